@@ -1,0 +1,248 @@
+"""The REST side: TensorFlow Serving's paths, replies and error bodies."""
+
+import gzip
+import json
+import re
+import sys
+import threading
+import urllib.parse
+import zlib
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from google.protobuf import json_format
+from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2
+
+from serving import grpc_service
+from serving.json_reply import json_from_arrays
+from serving.json_request import arrays_from_json, parse_predict
+from serving.models import ModelStore
+from serving.predict import (
+    DEFAULT_SIGNATURE,
+    check_input_count,
+    dtype_name,
+    run_signature,
+)
+from serving.status import StatusError
+
+# The largest body that the real server unpacks from gzip.
+MAX_UNPACKED_BYTES = 100 * 2**20
+
+_MODEL = r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?"
+_PREDICT_PATH = re.compile(_MODEL + ":(classify|regress|predict)", re.IGNORECASE)
+_STATUS_PATH = re.compile(_MODEL + "(/metadata)?", re.IGNORECASE)
+
+
+def start(
+    store: ModelStore, host: str, port: int, timeout_ms: int
+) -> tuple[ThreadingHTTPServer, int]:
+    """Opens the REST port and answers it from threads.
+
+    Args:
+        store: `ModelStore` that answers.
+        host: str. Interface to listen on.
+        port: int. 0 takes a free one.
+        timeout_ms: int. Longest run of one predict request.
+
+    Returns:
+        Tuple of the started server and its port.
+
+    Raises:
+        OSError: If the port cannot be had.
+    """
+    server = _Server((host, port), _handler(store, timeout_ms))
+    threading.Thread(
+        target=server.serve_forever, args=(0.05,), name="rest", daemon=True
+    ).start()
+    return server, server.server_address[1]
+
+
+def answer(
+    store: ModelStore, method: str, path: str, body: bytes, timeout_ms: int
+) -> bytes:
+    """Answers one request under `/v1/`.
+
+    Args:
+        store: `ModelStore` that answers.
+        method: str. The HTTP method.
+        path: str. The request target as sent; a query string is part of it.
+        body: bytes. The unpacked body.
+        timeout_ms: int. Longest run of a predict request.
+
+    Returns:
+        The JSON of the reply.
+
+    Raises:
+        StatusError: With the code whose `http_status` is to be sent.
+    """
+    if method == "POST" and (match := _PREDICT_PATH.fullmatch(path)):
+        verb = match[4]
+        if verb == "predict":
+            return _predict(store, _model_spec(match), body, timeout_ms)
+        if verb in ("classify", "regress"):
+            raise StatusError(
+                "UNIMPLEMENTED",
+                f"{verb} is not implemented by this development server.",
+            )
+    if method == "GET" and (match := _STATUS_PATH.fullmatch(path)):
+        if match[4]:
+            return _metadata(store, _model_spec(match))
+        reply = grpc_service.status(store, _model_spec(match))
+        return _proto_json(reply).encode()
+    if method == "GET" and path.lower() == "/v1/models":
+        raise StatusError("INVALID_ARGUMENT", "Missing model name in request.")
+    raise StatusError("INVALID_ARGUMENT", f"Malformed request: {method} {path}")
+
+
+def _model_spec(match: re.Match) -> model_pb2.ModelSpec:
+    spec = model_pb2.ModelSpec(name=urllib.parse.unquote(match[1]))
+    if match[2]:
+        if int(match[2]) >= 2**63:
+            raise StatusError(
+                "INVALID_ARGUMENT", f"Failed to convert version: {match[2]} to numeric."
+            )
+        spec.version.value = int(match[2])
+    elif match[3]:
+        spec.version_label = urllib.parse.unquote(match[3])
+    return spec
+
+
+def _predict(
+    store: ModelStore, spec: model_pb2.ModelSpec, body: bytes, timeout_ms: int
+) -> bytes:
+    document = parse_predict(body)
+    name = document.get("signature_name") or DEFAULT_SIGNATURE
+    with store.lease(spec) as version:
+        signature = version.signatures.get(name)
+        if signature is None:
+            raise StatusError(
+                "INVALID_ARGUMENT",
+                f'Serving signature name: "{name}" not found in signature def',
+            )
+        dtypes = {key: dtype_name(info) for key, info in signature.inputs.items()}
+        if not dtypes:
+            raise StatusError(
+                "INVALID_ARGUMENT", f"Failed to get input map for signature: {name}"
+            )
+        arrays, form = arrays_from_json(document, dtypes)
+        check_input_count(signature, arrays)
+        outputs = run_signature(version, signature, arrays, timeout_ms=timeout_ms)
+    return json_from_arrays(outputs, form)
+
+
+def _metadata(store: ModelStore, spec: model_pb2.ModelSpec) -> bytes:
+    reply = grpc_service.metadata(store, spec)
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    reply.metadata["signature_def"].Unpack(signatures)
+    # Without the type URL that JSON of an Any message would carry.
+    return (
+        f'{{\n"model_spec":{_proto_json(reply.model_spec)},\n'
+        f'"metadata": {{"signature_def": {_proto_json(signatures)}}}\n}}\n'
+    ).encode()
+
+
+def _proto_json(message) -> str:
+    return json_format.MessageToJson(
+        message,
+        always_print_fields_with_no_presence=True,
+        preserving_proto_field_name=True,
+        indent=1,
+    )
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    # The default of 5 would make a burst of clients wait a second to connect.
+    request_queue_size = 128
+
+    def handle_error(self, request, client_address) -> None:
+        # A client that hangs up early is no error of the server's.
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+def _handler(store: ModelStore, timeout_ms: int) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        # Headers and body go out in two writes; Nagle would hold the second.
+        disable_nagle_algorithm = True
+
+        def _handle(self) -> None:
+            try:
+                body = self._read_body()
+                if not self.path.lower().startswith("/v1/"):
+                    self._reply(404, b"")
+                    return
+                reply = answer(store, self.command, self.path, body, timeout_ms)
+                self._reply(200, reply)
+            except StatusError as error:
+                text = json.dumps({"error": error.message}, indent=4)
+                self._reply(error.http_status, text.encode())
+
+        def _read_body(self) -> bytes:
+            if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+                body = self._read_chunks()
+            else:
+                length = self.headers.get("Content-Length", "0")
+                if not length.isdecimal():
+                    self.close_connection = True
+                    raise StatusError(
+                        "INVALID_ARGUMENT", f"Content-Length is no number: {length!r}"
+                    )
+                body = self.rfile.read(int(length))
+            if self.headers.get("Content-Encoding", "").lower() == "gzip":
+                return _unpack(body)
+            return body
+
+        def _read_chunks(self) -> bytes:
+            body = bytearray()
+            while True:
+                line = self.rfile.readline(100).split(b";")[0].strip()
+                try:
+                    size = int(line, 16)
+                except ValueError as error:
+                    self.close_connection = True
+                    raise StatusError(
+                        "INVALID_ARGUMENT", f"Bad chunk size: {line!r}"
+                    ) from error
+                if size == 0:
+                    while self.rfile.readline(65536).strip():
+                        pass  # trailers
+                    return bytes(body)
+                body += self.rfile.read(size)
+                self.rfile.readline(100)
+
+        def _reply(self, http_status: int, body: bytes) -> None:
+            self.send_response(http_status)
+            if body:
+                self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        def log_message(self, format: str, *args) -> None:
+            """Writes no access log, as the real server does not."""
+
+    # The names that http.server looks for.
+    for method in ("GET", "POST", "PUT", "DELETE", "HEAD"):
+        setattr(Handler, f"do_{method}", Handler._handle)
+    return Handler
+
+
+def _unpack(body: bytes) -> bytes:
+    try:
+        # A decompressor, not gzip.decompress: the limit must hold while unpacking.
+        unpacker = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+        unpacked = unpacker.decompress(body, MAX_UNPACKED_BYTES + 1)
+    except (zlib.error, gzip.BadGzipFile) as error:
+        raise StatusError(
+            "INVALID_ARGUMENT", f"The body is not gzip: {error}"
+        ) from error
+    if len(unpacked) > MAX_UNPACKED_BYTES:
+        raise StatusError(
+            "INVALID_ARGUMENT",
+            f"The gzip body unpacks to more than {MAX_UNPACKED_BYTES} bytes",
+        )
+    if not unpacker.eof:
+        raise StatusError("INVALID_ARGUMENT", "The gzip body is cut short")
+    return unpacked

@@ -1,0 +1,313 @@
+"""A table file -> a checked Catalog, its label space and its splits."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from tfmm import tables
+from tfmm.errors import CatalogError, did_you_mean
+from tfmm.experiment import Experiment
+from tfmm.run import fingerprint
+from tfmm.settings import SPLITS, Modality, Splits
+from tfmm.tables import Table
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """An image that a product names and that nobody can use."""
+
+    row: int
+    id: str
+    modality: str
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """A checked table of `n` products.
+
+    Attributes:
+        path: The file it was read from.
+        sha256: Of that file.
+        task: `single_label` or `multi_label`.
+        ids: `(n,)` strings, each once.
+        texts: Modality name -> `(n,)` strings, `""` where missing.
+        images: Modality name -> `(n,)` absolute paths, `""` where missing.
+        label_names: The `C` labels, sorted.
+        label_indices: For each product its labels, as indices.
+        split: `(n,)` strings, `""` for a product that is left out.
+        left_out: id -> why the product is neither trained on nor measured.
+        bad_images: Images that were named and turned out unusable.
+        images_digest: Hash of the bytes of all images, once they were checked.
+        split_groups: Groups that a split column spreads over several splits.
+    """
+
+    path: Path
+    sha256: str
+    task: str
+    ids: np.ndarray
+    texts: dict[str, np.ndarray]
+    images: dict[str, np.ndarray]
+    label_names: tuple[str, ...]
+    label_indices: tuple[np.ndarray, ...]
+    split: np.ndarray
+    left_out: dict[str, str]
+    bad_images: tuple[BadImage, ...] = ()
+    images_digest: str = ""
+    split_groups: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def rows(self, split: str) -> np.ndarray:
+        """Indices `(m,)` of the products of a split, in the file's order."""
+        return np.flatnonzero(self.split == split)
+
+    def targets(self, rows: np.ndarray) -> np.ndarray:
+        """What a model should say of products that have labels.
+
+        Returns:
+            float32 `(m, C)` of zeros and ones for `multi_label`; int32 `(m,)` of
+            label indices for `single_label`.
+        """
+        if self.task == "single_label":
+            return np.array([self.label_indices[row][0] for row in rows], np.int32)
+        targets = np.zeros((len(rows), len(self.label_names)), np.float32)
+        for position, row in enumerate(rows):
+            targets[position, self.label_indices[row]] = 1.0
+        return targets
+
+    def present(self, modality: str, rows: np.ndarray) -> np.ndarray:
+        """bool `(m,)`: whether the products have this modality."""
+        values = self.texts.get(modality, self.images.get(modality))
+        return np.array([bool(values[row]) for row in rows], bool)
+
+    def fingerprint(self) -> str:
+        """Changes with the file, its images, the labels or the splits."""
+        return fingerprint(
+            self.sha256, self.images_digest, self.label_names, self.split.tolist()
+        )
+
+    def without_images(self, bad: Sequence[BadImage], digest: str) -> "Catalog":
+        """The same catalog with unusable images turned into missing ones."""
+        images = {name: paths.copy() for name, paths in self.images.items()}
+        for image in bad:
+            images[image.modality][image.row] = ""
+        return replace(self, images=images, bad_images=tuple(bad), images_digest=digest)
+
+
+def load(
+    path: Path,
+    settings: Experiment,
+    images: Path | None = None,
+    label_names: Sequence[str] | None = None,
+) -> Catalog:
+    """Reads and checks a catalog; images are not opened here.
+
+    Args:
+        path: CSV, TSV, JSON lines or Parquet, by its suffix.
+        settings: The experiment that maps the columns.
+        images: Folder that image paths are relative to; the file's own by default.
+        label_names: A finished run's labels. Then the labels are those, others are
+            ignored, and every labelled product is put into the split `test`.
+
+    Returns:
+        The catalog.
+
+    Raises:
+        CatalogError: One line with file, row and column: a missing column, an
+            empty or duplicate id, an unknown split, an empty file, a wrong
+            encoding, fewer than two labels, too many products without a label.
+    """
+    path = Path(path)
+    table = tables.read(path)
+    options = settings.catalog
+    ids = _ids(table, options.id)
+    texts, paths = modalities(table, settings.modalities, images or path.parent)
+    given = _labels(table, settings)
+    if label_names is None:
+        names = _label_space(given, options.min_products_per_label)
+        if len(names) < 2:
+            raise CatalogError(
+                f"{path}: fewer than two labels with at least "
+                f"{options.min_products_per_label} products in column "
+                f"{options.labels!r}. Received: {list(names)}"
+            )
+    else:
+        names = tuple(label_names)
+    index = {name: position for position, name in enumerate(names)}
+    indices = tuple(
+        np.array(sorted({index[name] for name in row if name in index}), np.int32)
+        for row in given
+    )
+    left_out = {
+        row: "no label that is kept" if given[row] else "no label"
+        for row, found in enumerate(indices)
+        if not len(found)
+    }
+    rate = len(left_out) / len(ids)
+    if rate > options.max_unlabelled_rate:
+        row = min(left_out)
+        raise CatalogError(
+            f"{path}: {len(left_out)} of {len(ids)} products have no usable label "
+            f"(the first: {table.where(row)}), more than max_unlabelled_rate = "
+            f"{options.max_unlabelled_rate:g} allows"
+        )
+    if label_names is None:
+        split, split_groups = _splits(table, settings, ids)
+    else:
+        split, split_groups = np.full(len(ids), "test", dtype="<U10"), ()
+    split[list(left_out)] = ""
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return Catalog(
+        path=path,
+        sha256=sha256,
+        task=options.task,
+        ids=ids,
+        texts=texts,
+        images=paths,
+        label_names=names,
+        label_indices=indices,
+        split=split,
+        left_out={str(ids[row]): reason for row, reason in left_out.items()},
+        split_groups=split_groups,
+    )
+
+
+def modalities(
+    table: Table, wanted: Mapping[str, Modality], images: Path
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The texts and the absolute image paths of a table's products.
+
+    Returns:
+        Two dicts by modality name: `(n,)` texts, and `(n,)` paths. A text is its
+        columns' cells without outer white space, the empty ones left out, joined
+        by a space. Missing is `""` in both.
+    """
+    texts, paths = {}, {}
+    for name, modality in wanted.items():
+        columns = [table.text_column(column) for column in modality.columns]
+        if modality.kind == "text":
+            joined = [
+                " ".join(cell for cell in map(str.strip, row) if cell)
+                for row in zip(*columns, strict=True)
+            ]
+            texts[name] = np.array(joined, object)
+        else:
+            found = [
+                str((images / cell.strip()).absolute()) if cell.strip() else ""
+                for cell in columns[0]
+            ]
+            paths[name] = np.array(found, object)
+    return texts, paths
+
+
+def _ids(table: Table, column: str) -> np.ndarray:
+    ids = [cell.strip() for cell in table.text_column(column)]
+    first: dict[str, int] = {}
+    for row, product in enumerate(ids):
+        if not product:
+            raise CatalogError(f"{table.where(row)}: {column!r} is empty")
+        if product in first:
+            raise CatalogError(
+                f"{table.where(row)}: {column!r} is a duplicate. Received: "
+                f"{product!r}, which is also in row {table.row_number(first[product])}"
+            )
+        first[product] = row
+    return np.array(ids, object)
+
+
+def _labels(table: Table, settings: Experiment) -> list[tuple[str, ...]]:
+    """Each product's labels as written, without repetitions."""
+    options = settings.catalog
+    column = options.labels
+    single = options.task == "single_label"
+    result = []
+    for row, cell in enumerate(table.column(column)):
+        if isinstance(cell, str) and options.label_separator == "json":
+            try:
+                cell = json.loads(cell) if cell.strip() else []
+            except json.JSONDecodeError as error:
+                raise CatalogError(
+                    f"{table.where(row)}: {column!r} is no JSON list ({error.msg}). "
+                    f"Received: {cell!r}"
+                ) from None
+        if isinstance(cell, str):
+            names = [cell] if single else cell.split(options.label_separator)
+        elif isinstance(cell, list) and all(isinstance(x, str) for x in cell):
+            names = cell
+        else:
+            raise CatalogError(
+                f"{table.where(row)}: {column!r} must be text or a list of texts. "
+                f"Received: {cell!r}"
+            )
+        names = tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
+        if single and len(names) > 1:
+            raise CatalogError(
+                f"{table.where(row)}: {column!r} holds {len(names)} labels and the "
+                f"task is single_label. Received: {list(names)}"
+            )
+        result.append(names)
+    return result
+
+
+def _label_space(
+    given: Iterable[tuple[str, ...]], min_products: int
+) -> tuple[str, ...]:
+    counts = Counter(name for names in given for name in names)
+    return tuple(sorted(name for name, n in counts.items() if n >= min_products))
+
+
+def _splits(
+    table: Table, settings: Experiment, ids: np.ndarray
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    options = settings.catalog
+    asked = options.model_fields_set
+    groups = ids
+    if options.group in table or "group" in asked:
+        cells = [cell.strip() for cell in table.text_column(options.group)]
+        groups = np.array([g or i for g, i in zip(cells, ids, strict=True)], object)
+    split = np.array([split_of(str(g), options.splits) for g in groups], dtype="<U10")
+    if options.split in table or "split" in asked:
+        for row, cell in enumerate(table.text_column(options.split)):
+            cell = cell.strip()
+            if cell and cell not in SPLITS:
+                raise CatalogError(
+                    f"{table.where(row)}: {options.split!r} names an unknown split. "
+                    f"Received: {cell!r}{did_you_mean(cell, SPLITS)}"
+                )
+            if cell:
+                split[row] = cell
+    homes: dict[str, set[str]] = {}
+    for group, name in zip(groups, split, strict=True):
+        homes.setdefault(str(group), set()).add(str(name))
+    spread = tuple(sorted(group for group, names in homes.items() if len(names) > 1))
+    return split, spread
+
+
+def split_of(group: str, shares: Splits) -> str:
+    """The split of a group, from nothing but its name and the shares.
+
+    The name's hash is a number in [0, 1); the shares cut that range in the order
+    train, fusion, validation, test. So rows that come or go move nobody, and
+    neither does the seed.
+
+    Example:
+    >>> split_of("MALM", Splits()) == split_of("MALM", Splits())
+    True
+    """
+    digest = hashlib.sha256(group.encode("utf-8", "surrogatepass")).digest()
+    position = int.from_bytes(digest[:8], "big") / 2**64
+    edge = 0.0
+    for name in SPLITS:
+        edge += getattr(shares, name)
+        if position < edge:
+            return name
+    return next(name for name in reversed(SPLITS) if getattr(shares, name))

@@ -1,0 +1,227 @@
+"""TOML -> checked, frozen Experiment; overrides; messages that name the key."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Self, get_args, get_origin
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from tfmm.errors import ExperimentError, did_you_mean
+from tfmm.settings import (
+    TOWER_KINDS,
+    Catalog,
+    Export,
+    HeadSettings,
+    Modality,
+    Name,
+    Table,
+    TowerSettings,
+    key,
+)
+
+# Names that layers and answers bear, so that no modality or model can.
+RESERVED_NAMES = ("features", "logits", "present", "targets", "labels", "scores")
+
+
+class Experiment(Table):
+    """A whole experiment file, checked.
+
+    Attributes:
+        seed: Where every random draw starts.
+        catalog: How the table is read and split.
+        modalities: The named inputs of a product.
+        towers: One model of one modality each.
+        heads: Models that fuse towers.
+        export: What is served; absent if the file has no `[export]`.
+    """
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = key(0, "Where random draws start.")
+    catalog: Catalog
+    modalities: Annotated[dict[Name, Modality], Field(min_length=1)]
+    towers: Annotated[dict[Name, TowerSettings], Field(min_length=1)]
+    heads: dict[Name, HeadSettings] = key({}, "Models that fuse towers.")
+    export: Export | None = key(None, "What is served.")
+
+    @model_validator(mode="after")
+    def _names_meet(self) -> Self:
+        for name in (*self.modalities, *self.towers, *self.heads):
+            if name in RESERVED_NAMES:
+                raise ValueError(f"{name!r} is a reserved name; choose another")
+        for name, tower in self.towers.items():
+            where = f"[towers.{name}]"
+            if tower.modality not in self.modalities:
+                raise ValueError(
+                    f"{where} modality = {tower.modality!r} is not in [modalities]"
+                    f"{did_you_mean(tower.modality, self.modalities)}"
+                )
+            kind = self.modalities[tower.modality].kind
+            if kind != TOWER_KINDS[tower.model]:
+                raise ValueError(
+                    f"{where} {tower.model} reads {TOWER_KINDS[tower.model]}. "
+                    f"Received: modality {tower.modality!r} of kind {kind!r}"
+                )
+        for name, head in self.heads.items():
+            where = f"[heads.{name}]"
+            if name in self.towers:
+                raise ValueError(f"{where} has the name of a tower; choose another")
+            if len(set(head.towers)) != len(head.towers):
+                raise ValueError(f"{where} names a tower twice: {head.towers}")
+            for tower_name in head.towers:
+                if tower_name not in self.towers:
+                    raise ValueError(
+                        f"{where} towers: {tower_name!r} is not in [towers]"
+                        f"{did_you_mean(tower_name, self.towers)}"
+                    )
+        models = (*self.towers, *self.heads)
+        if self.export and self.export.head not in models:
+            raise ValueError(
+                f"[export] head = {self.export.head!r} is no head or tower here"
+                f"{did_you_mean(self.export.head, models)}"
+            )
+        if self.catalog.task == "single_label":
+            for table, all_models in (("towers", self.towers), ("heads", self.heads)):
+                for name, model in all_models.items():
+                    if getattr(model, "positive_weight", 1.0) != 1.0:
+                        raise ValueError(
+                            f"[{table}.{name}] positive_weight belongs to the sigmoid "
+                            "loss of multi_label. Received: task = 'single_label'"
+                        )
+        return self
+
+    def model_settings(self, name: str) -> Any:
+        """The settings of the tower or head called `name`."""
+        return self.towers[name] if name in self.towers else self.heads[name]
+
+    def towers_of(self, name: str) -> list[str]:
+        """The towers that the model `name` hears: itself if it is a tower."""
+        return [name] if name in self.towers else list(self.heads[name].towers)
+
+
+def load(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Experiment:
+    """Reads and checks an experiment file.
+
+    Args:
+        path: A TOML file.
+        overrides: `key=value` with dotted keys, applied in order; a value is read
+            as TOML, or taken as a string if it is no TOML value.
+
+    Returns:
+        The checked experiment.
+
+    Raises:
+        ExperimentError: If the file is missing or no TOML, a key is unknown or of
+            the wrong type, or keys contradict each other. The message is one line
+            naming file, table and key, and the nearest name.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        near = sorted(str(p) for p in path.parent.glob("*.toml"))
+        hint = did_you_mean(str(path), near) if near else ""
+        raise ExperimentError(f"{path}: no such experiment file{hint}") from None
+    except IsADirectoryError:
+        raise ExperimentError(f"{path}: expected a TOML file, not a folder") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ExperimentError(f"{path}: not a TOML file: {error}") from None
+    for override in overrides:
+        _apply(data, override)
+    return check(data, str(path))
+
+
+def check(data: dict[str, Any], source: str) -> Experiment:
+    """Turns plain data into an Experiment; `source` opens the error message."""
+    try:
+        # Through JSON because pydantic's strict mode takes JSON's types as TOML
+        # means them: 1 for a float is fine, "1" is not.
+        return Experiment.model_validate_json(json.dumps(data, default=str), strict=True)
+    except ValidationError as error:
+        raise ExperimentError(f"{source}: {_first_message(error)}") from None
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    parts = dotted.strip().split(".")
+    if not equals or not all(parts):
+        raise ExperimentError(f"--set: expected key=value. Received: {override!r}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    table = data
+    for depth, part in enumerate(parts[:-1]):
+        if part not in table:
+            options = list(table) if depth else list(Experiment.model_fields)
+            named = depth == 1 and parts[0] in ("modalities", "towers", "heads")
+            if named or (depth == 0 and part not in options):
+                raise ExperimentError(
+                    f"--set {dotted}: the experiment has no "
+                    f"[{'.'.join(parts[: depth + 1])}]{did_you_mean(part, options)}"
+                )
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise ExperimentError(f"--set {dotted}: {part!r} is not a table")
+    table[parts[-1]] = value
+
+
+def _first_message(error: ValidationError) -> str:
+    """One line for the first thing that pydantic found wrong."""
+    problem = error.errors(include_url=False)[0]
+    kind, received = problem["type"], problem["input"]
+    tables, model = _walk(problem["loc"])
+    name = tables.pop() if tables else ""
+    where = f"[{'.'.join(tables)}] " if tables else ""
+    if kind == "extra_forbidden":
+        options = model.model_fields if model else ()
+        return f"{where or 'the file '}has no key {name!r}{did_you_mean(name, options)}"
+    if kind == "missing":
+        return f"{where or 'the file '}needs a key {name!r}"
+    if kind == "union_tag_not_found":
+        return f"[{'.'.join([*tables, name])}] needs a key 'model'"
+    if kind == "union_tag_invalid":
+        context = problem["ctx"]
+        options = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
+        return (
+            f"[{'.'.join([*tables, name])}] has no model = {context['tag']!r}"
+            f"{did_you_mean(context['tag'], options)}"
+        )
+    if kind == "value_error":
+        place = f"[{'.'.join([*tables, name])}] " if name else ""
+        return f"{place}{problem['ctx']['error']}"
+    message = problem["msg"].removeprefix("Input should be ")
+    return f"{where}{name}: expected {message}. Received: {received!r}"
+
+
+def _walk(loc: tuple[Any, ...]) -> tuple[list[str], type[BaseModel] | None]:
+    """The keys of a location, and the table class that holds the last of them."""
+    names: list[str] = []
+    holder: Any = None
+    inside: Any = Experiment
+    for part in map(str, loc):
+        if part == "[key]":
+            continue
+        tagged = _tagged(inside, part)
+        if tagged is not None:
+            inside = tagged
+            continue
+        fields = getattr(inside, "model_fields", None)
+        arguments = get_args(inside)
+        if fields is None and get_origin(inside) is not dict:
+            break  # what follows tells members of a list or of a union of types
+        names.append(part)
+        holder = inside if fields is not None else None
+        if fields is None:
+            inside = arguments[1]
+        else:
+            inside = fields[part].annotation if part in fields else None
+    return names, holder
+
+
+def _tagged(annotation: Any, tag: str) -> type[BaseModel] | None:
+    """The member of a union of tables whose `model` may be `tag`."""
+    for member in get_args(annotation):
+        for option in (member, *get_args(member)):
+            fields = getattr(option, "model_fields", {})
+            if "model" in fields and tag in get_args(fields["model"].annotation):
+                return option
+    return None

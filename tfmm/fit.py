@@ -1,0 +1,77 @@
+"""python -m tfmm.fit: from a catalog to a report."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tfmm import experiment
+from tfmm.errors import ExperimentError, RunError, command_line, did_you_mean
+from tfmm.run import Run
+
+STAGES = ("audit", "towers", "heads", "report")
+
+
+def fit(
+    hparams: Annotated[Path, typer.Argument(help="Experiment file (TOML).")],
+    catalog: Annotated[Path, typer.Option(help="Table of products.")],
+    run: Annotated[Path, typer.Option(help="Folder for everything that is made.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images; the table's by default.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="key=value over the file's; may be repeated."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on in a run that exists.")
+    ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="audit, towers, heads or report; may be repeated."),
+    ] = None,
+) -> None:
+    """Trains the towers and heads of an experiment on a catalog, and reports."""
+    settings = experiment.load(hparams, set_ or [])
+    for stage in only or ():
+        if stage not in STAGES:
+            raise ExperimentError(f"--only {stage}{did_you_mean(stage, STAGES)}")
+    wanted = set(only or STAGES)
+    place = Run(run)
+    if place.exists and not resume:
+        raise RunError(f"{run}: a run is there already; add --resume to go on in it")
+    if not catalog.is_file():
+        raise RunError(f"{catalog}: no such catalog file")
+
+    with place.lock():
+        from tfmm import report, stages
+
+        products = stages.audit(settings, catalog, images)
+        about = {
+            "path": str(catalog),
+            "sha256": products.sha256,
+            "fingerprint": products.fingerprint(),
+        }
+        if place.exists:
+            before = place.read_info()["catalog"]["fingerprint"]
+            if before != about["fingerprint"]:
+                raise RunError(
+                    f"{run}: made from another catalog, other images or other splits "
+                    f"than {catalog} now gives; choose a new --run"
+                )
+        stages.write_audit(place, products)
+        place.write_start(settings, sys.argv, about)
+        if "towers" in wanted:
+            for name in settings.towers:
+                stages.fit_tower(place, settings, products, name)
+        if "heads" in wanted:
+            for name in settings.heads:
+                stages.fit_head(place, settings, name)
+        if "report" in wanted:
+            page = report.write(place, settings, "test")
+            print(page)
+
+
+if __name__ == "__main__":
+    command_line(fit, "python -m tfmm.fit")

@@ -1,0 +1,70 @@
+"""Fixed rules on the towers' probabilities: max, mean, product."""
+
+from collections.abc import Mapping, Sequence
+
+import keras
+from keras import ops
+
+from tfmm.heads.inputs import TowerShape, head_inputs, to_logits, to_probabilities
+from tfmm.layers.prior_when_absent import PriorWhenAbsent
+from tfmm.layers.unit_features import UnitFeatures
+from tfmm.settings import Rule
+
+
+def rule(
+    settings: Rule,
+    shapes: Mapping[str, TowerShape],
+    prior_logits: Sequence[float],
+    task: str,
+) -> keras.Model:
+    """Builds one of paper B's rules; nothing in it is trained.
+
+    - `max`: each label's greatest probability over the towers that are present.
+    - `mean`: its mean over them, so the same order as B's sum.
+    - `product`: the probabilities multiplied, and divided by what makes them add up
+      to 1: over the labels for `single_label`; over yes and no of each label for
+      `multi_label` (ours; B is single-label), which is the sum of the logits.
+
+    One tower alone answers as it would by itself.
+
+    Args:
+        settings: `[heads.NAME]` of the experiment.
+        shapes: The towers' shapes, by name.
+        prior_logits: `C` logits for products that no tower sees.
+        task: `single_label` or `multi_label`.
+
+    Returns:
+        Model as described in `tfmm.heads`; `features` are the towers' unit-length
+        features, joined.
+
+    Reference:
+    - Åberg 2018, "max", "sum-max" and "product-max" of late fusion.
+    """
+    towers = head_inputs(shapes)
+    here = ops.expand_dims(ops.cast(towers.present, "float32"), -1)  # (batch, towers, 1)
+    each = ops.stack([to_probabilities(task, x) for x in towers.logits], axis=1)
+    if settings.model == "max":
+        logits = to_logits(task, ops.max(each * here, axis=1))
+    elif settings.model == "mean":
+        count = ops.maximum(ops.sum(here, axis=1), 1.0)
+        logits = to_logits(task, ops.sum(each * here, axis=1) / count)
+    else:
+        logits = product_logits(task, towers.logits, here)
+    logits = PriorWhenAbsent(prior_logits, name="logits")(logits, towers.present)
+    features = UnitFeatures(name="features")(towers.features, towers.present)
+    return keras.Model(towers.nested, {"features": features, "logits": logits})
+
+
+def product_logits(task: str, logits: Sequence, here):
+    """The product rule as logits `(batch, C)`.
+
+    Args:
+        task: `single_label` or `multi_label`.
+        logits: For each tower `(batch, C)`.
+        here: `(batch, towers, 1)`, 1.0 where a tower is present.
+    """
+    each = ops.stack(list(logits), axis=1)
+    if task == "single_label":
+        total = ops.sum(ops.log_softmax(each, axis=-1) * here, axis=1)
+        return to_logits(task, ops.softmax(total, axis=-1))
+    return to_logits(task, ops.sigmoid(ops.sum(each * here, axis=1)))

@@ -1,0 +1,272 @@
+"""Image decoding, resizing and augmentation as graph functions, shared by training
+and export."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+# What became of an image; position = the code that the graph works with.
+STATUSES = ("missing", "used", "not an image", "too large", "corrupt")
+MISSING, USED, NOT_AN_IMAGE, TOO_LARGE, CORRUPT = range(len(STATUSES))
+
+MAX_PIXELS = 50_000_000  # width x height; a decoded image takes 3 bytes a pixel
+MAX_GIF_BYTES = 4_000_000  # GIF's header does not bound its frames; its length does
+
+
+def decode_batch(encoded: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decodes a batch of image files; a bad one does not touch its neighbours.
+
+    Args:
+        encoded: string `(batch,)`: JPEG, PNG, GIF (first frame), BMP or WebP bytes;
+            `""` for a missing image.
+        size: Side in pixels.
+
+    Returns:
+        float32 `(batch, size, size, 3)` in [0, 255], black where not `USED`; and
+        int32 `(batch,)` positions in `STATUSES`.
+    """
+    rows = tf.size(encoded, out_type=tf.int64)
+
+    def row(index):
+        image, status = _decode(encoded[index], size)
+        return index, image, status
+
+    # An element that raises is dropped, so a bad row costs only itself. A dataset
+    # that stays empty cannot be taken as one batch, hence the last element, which
+    # stands for no row.
+    decoded = tf.data.Dataset.range(rows).map(
+        row, num_parallel_calls=2, deterministic=True
+    )
+    last = tf.data.Dataset.from_tensors(
+        (rows, tf.zeros([size, size, 3]), tf.constant(MISSING))
+    )
+    index, images, status = (
+        decoded.ignore_errors()
+        .concatenate(last)
+        .batch(rows + 1)
+        .get_single_element()
+    )
+    index, images, status = index[:-1, None], images[:-1], status[:-1]
+    shape = tf.stack([rows, size, size, 3])
+    images = tf.ensure_shape(tf.scatter_nd(index, images, shape), [None, size, size, 3])
+    # A row that never came back keeps code 0 after the scatter.
+    came_back = tf.scatter_nd(index, tf.ones_like(status), rows[None]) > 0
+    status = tf.scatter_nd(index, status, rows[None])
+    return images, tf.where(came_back, status, CORRUPT)
+
+
+def decode_file(path: tf.Tensor, size: int) -> tf.Tensor:
+    """Decodes one image file of a checked catalog.
+
+    Args:
+        path: string scalar.
+        size: Side in pixels.
+
+    Returns:
+        float32 `(size, size, 3)` in [0, 255]. A file that cannot be used raises
+        `tf.errors.InvalidArgumentError`.
+    """
+    image, status = _decode(tf.io.read_file(path), size)
+    tf.debugging.assert_equal(status, USED, tf.strings.join(["Cannot use image ", path]))
+    return image
+
+
+def _decode(encoded: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """One image and its status; raises where only decoding shows the damage."""
+    # Padded, because a substring that starts past the end is an error.
+    head = tf.strings.join([tf.strings.substr(encoded, 0, 12), b"\0" * 12])
+
+    def starts(magic, at=0):
+        return tf.equal(tf.strings.substr(head, at, len(magic)), magic)
+
+    kind = tf.case(
+        [
+            (tf.equal(tf.strings.length(encoded), 0), lambda: MISSING_KIND),
+            (starts(b"\xff\xd8\xff"), lambda: JPEG),
+            (starts(b"\x89PNG"), lambda: PNG),
+            (starts(b"GIF8"), lambda: GIF),
+            (starts(b"BM"), lambda: BMP),
+            (starts(b"RIFF") & starts(b"WEBP", at=8), lambda: WEBP),
+        ],
+        default=lambda: UNKNOWN,
+    )
+    pixels = tf.switch_case(
+        kind,
+        [
+            lambda: 0.0,
+            lambda: _product(tf.io.extract_jpeg_shape(encoded)[:2]),
+            lambda: _product(_integers(encoded, 16, 8, little=False)),
+            lambda: tf.where(tf.strings.length(encoded) > MAX_GIF_BYTES, np.inf, 1.0),
+            lambda: _product(_integers(encoded, 18, 8, little=True)),
+            lambda: _webp_pixels(encoded),
+            lambda: 0.0,
+        ],
+    )
+    status = tf.case(
+        [
+            (tf.equal(kind, MISSING_KIND), lambda: MISSING),
+            (tf.equal(kind, UNKNOWN), lambda: NOT_AN_IMAGE),
+            (pixels > MAX_PIXELS, lambda: TOO_LARGE),
+        ],
+        default=lambda: USED,
+    )
+
+    def decode():
+        image = tf.switch_case(
+            kind,
+            [
+                lambda: tf.zeros([1, 1, 3]),
+                lambda: _float(tf.io.decode_jpeg(encoded, 3, **JPEG_OPTIONS)),
+                lambda: _on_white(_decode_png(encoded)),
+                lambda: _float(tf.io.decode_gif(encoded)[0]),
+                lambda: _on_white(tf.io.decode_bmp(encoded)),
+                lambda: _on_white(tf.io.decode_webp(encoded)[0]),
+                lambda: tf.zeros([1, 1, 3]),
+            ],
+        )
+        image = tf.image.resize(image, [size, size], antialias=True)
+        return tf.clip_by_value(image, 0.0, 255.0)
+
+    image = tf.cond(
+        tf.equal(status, USED), decode, lambda: tf.zeros([size, size, 3])
+    )
+    return tf.ensure_shape(image, [size, size, 3]), status
+
+
+MISSING_KIND, JPEG, PNG, GIF, BMP, WEBP, UNKNOWN = range(7)
+
+# The exact transform, so that training and serving agree to the last digit. Half a
+# JPEG is still a picture of the product; less is not.
+JPEG_OPTIONS = {"dct_method": "INTEGER_ACCURATE", "acceptable_fraction": 0.5}
+
+
+def _float(image: tf.Tensor) -> tf.Tensor:
+    return tf.ensure_shape(tf.cast(image, tf.float32), [None, None, 3])
+
+
+def _decode_png(encoded: tf.Tensor) -> tf.Tensor:
+    """A PNG with its alpha channel, where it has one or a transparent colour."""
+    # A palette shows its transparent colours only when alpha is asked for. Asking for
+    # alpha on fewer than 8 bits gives 2 ** bits - 1 for opaque instead of 255.
+    header = tf.io.decode_raw(tf.strings.substr(encoded, 24, 2), tf.uint8)
+    tf.debugging.assert_equal(tf.size(header), 2, "The header is cut off")
+    bits, color_type = tf.cast(header[0], tf.int32), header[1]
+    opaque = tf.cast(tf.bitwise.left_shift(1, tf.minimum(bits, 8)) - 1, tf.uint8)
+    with_alpha = tf.reduce_any(tf.equal(color_type, tf.constant([3, 4, 6], tf.uint8)))
+
+    def decode_alpha():
+        image = tf.io.decode_png(encoded, channels=4)
+        alpha = image[..., 3:]
+        mistaken = (bits < 8) & tf.reduce_all(tf.equal(alpha, opaque))
+        alpha = tf.where(mistaken, tf.constant(255, tf.uint8), alpha)
+        return tf.concat([image[..., :3], alpha], axis=-1)
+
+    return tf.cond(
+        with_alpha, decode_alpha, lambda: tf.io.decode_png(encoded, channels=3)
+    )
+
+
+def _on_white(image: tf.Tensor) -> tf.Tensor:
+    """Puts an image with alpha on white, as a shop's page shows it."""
+    image = tf.cast(image, tf.float32)
+    channels = tf.shape(image)[-1]
+
+    def blend():
+        alpha = image[..., 3:4] / 255.0
+        return image[..., :3] * alpha + 255.0 * (1.0 - alpha)
+
+    def grey():
+        return tf.repeat(image[..., :1], 3, axis=-1)
+
+    def color():
+        return image[..., :3]
+
+    image = tf.case(
+        [(tf.equal(channels, 4), blend), (tf.equal(channels, 1), grey)], default=color
+    )
+    return tf.ensure_shape(image, [None, None, 3])
+
+
+def _integers(encoded: tf.Tensor, start: int, length: int, little: bool) -> tf.Tensor:
+    raw = tf.strings.substr(encoded, start, length)
+    tf.debugging.assert_equal(tf.strings.length(raw), length, "The header is cut off")
+    return tf.io.decode_raw(raw, tf.int32, little_endian=little)
+
+
+def _product(sides: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_prod(tf.abs(tf.cast(sides, tf.float32)))
+
+
+def _webp_pixels(encoded: tf.Tensor) -> tf.Tensor:
+    """Pixels by the header of each of WebP's three kinds of first chunk."""
+    chunk = tf.strings.substr(encoded, 12, 4)
+    raw = tf.strings.substr(encoded, 20, 10)
+    tf.debugging.assert_equal(tf.strings.length(raw), 10, "The header is cut off")
+    data = tf.cast(tf.io.decode_raw(raw, tf.uint8), tf.int32)
+
+    def extended():  # 24-bit canvas width - 1 and height - 1
+        return (
+            1 + data[4] + data[5] * 256 + data[6] * 65536,
+            1 + data[7] + data[8] * 256 + data[9] * 65536,
+        )
+
+    def lossless():  # 14 bits each, after one signature byte
+        return (
+            1 + data[1] + (data[2] & 0x3F) * 256,
+            1 + data[2] // 64 + data[3] * 4 + (data[4] & 0x0F) * 1024,
+        )
+
+    def lossy():  # 14 bits each, after a frame tag and a start code
+        return data[6] + (data[7] & 0x3F) * 256, data[8] + (data[9] & 0x3F) * 256
+
+    sides = tf.case(
+        [(tf.equal(chunk, b"VP8X"), extended), (tf.equal(chunk, b"VP8L"), lossless)],
+        default=lossy,
+    )
+    return _product(tf.stack(sides))
+
+
+def random_flip(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Mirrors an image `(H, W, 3)` left-right for half of all seeds `(2,)`."""
+    return tf.image.stateless_random_flip_left_right(image, seed)
+
+
+def check_files(paths: Sequence[str], report=lambda done: None) -> tuple[dict, str]:
+    """Opens and decodes image files, as training and serving will.
+
+    Args:
+        paths: Absolute paths, `""` for none.
+        report: Called with the number of paths done.
+
+    Returns:
+        Position -> reason for every file that cannot be used; and a hash of the
+        bytes of all files.
+    """
+    bad: dict[int, str] = {}
+    digest = hashlib.sha256()
+    decode = tf.function(
+        lambda encoded: decode_batch(encoded, 8)[1],
+        input_signature=[tf.TensorSpec([None], tf.string)],
+    )
+    for start in range(0, len(paths), 64):
+        batch = []
+        for position, path in enumerate(paths[start : start + 64], start):
+            encoded = b""
+            if path:
+                try:
+                    encoded = Path(path).read_bytes()
+                except OSError as error:
+                    bad[position] = f"cannot be read: {error.strerror}"
+                else:
+                    if not encoded:
+                        bad[position] = "empty file"
+            digest.update(hashlib.sha256(encoded).digest())
+            batch.append(encoded)
+        for position, status in enumerate(decode(tf.constant(batch)).numpy(), start):
+            if status not in (MISSING, USED):
+                bad[position] = STATUSES[status]
+        report(start + len(batch))
+    return bad, digest.hexdigest()

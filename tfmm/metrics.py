@@ -1,0 +1,172 @@
+"""Measures of the papers, from probabilities; scikit-learn does the counting."""
+
+import numpy as np
+from scipy.special import expit, log_softmax, softmax
+from sklearn import metrics as sklearn_metrics
+
+ECE_BINS = 15
+PROBABILITY_FLOOR = 1e-7
+
+
+def probabilities(task: str, logits: np.ndarray) -> np.ndarray:
+    """Softmax or sigmoid of logits `(n, C)`, by the task; float32."""
+    function = softmax if task == "single_label" else expit
+    options = {"axis": -1} if task == "single_label" else {}
+    return function(np.asarray(logits, np.float64), **options).astype(np.float32)
+
+
+def log_loss(task: str, targets: np.ndarray, logits: np.ndarray) -> float:
+    """Mean cross-entropy in nats: a product (softmax) or a decision (sigmoid)."""
+    logits = np.asarray(logits, np.float64)
+    if task == "single_label":
+        chosen = log_softmax(logits, axis=-1)[np.arange(len(targets)), targets]
+        return float(-chosen.mean())
+    return float((np.logaddexp(0.0, logits) - targets * logits).mean())
+
+
+def quick_measures(
+    task: str, targets: np.ndarray, logits: np.ndarray
+) -> dict[str, float]:
+    """What training looks at after an epoch: `loss`, `top1`, `micro_f1`, `macro_f1`.
+
+    Thresholds are 0.5. Args and means as in `measures`; `logits` float `(n, C)`.
+    """
+    said = probabilities(task, logits)
+    given = assigned(task, said, np.full(said.shape[1], 0.5))
+    truth = one_hot(targets, said.shape[1]) if task == "single_label" else targets > 0
+    return {
+        "loss": log_loss(task, targets, logits),
+        "top1": float(is_right(task, targets, logits).mean()),
+        **_f1(truth, given),
+    }
+
+
+def _f1(truth: np.ndarray, given: np.ndarray) -> dict[str, float]:
+    occurring = truth.any(axis=0)
+    f1 = sklearn_metrics.f1_score
+    return {
+        "micro_f1": float(f1(truth, given, average="micro", zero_division=0)),
+        "macro_f1": float(
+            f1(
+                truth[:, occurring],
+                given[:, occurring],
+                average="macro",
+                zero_division=0,
+            )
+        ),
+    }
+
+
+def is_right(task: str, targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """bool `(n,)`: the most probable label is the product's, or one of them."""
+    best = np.argmax(scores, axis=1)
+    if task == "single_label":
+        return best == targets
+    return targets[np.arange(len(targets)), best] > 0
+
+
+def assigned(
+    task: str, probabilities: np.ndarray, thresholds: np.ndarray
+) -> np.ndarray:
+    """bool `(n, C)`: the labels that are given to each product.
+
+    The most probable label for `single_label`; every label at or over its threshold
+    `(C,)` for `multi_label`.
+    """
+    if task == "single_label":
+        result = np.zeros(probabilities.shape, bool)
+        result[np.arange(len(result)), np.argmax(probabilities, axis=1)] = True
+        return result
+    return probabilities >= thresholds
+
+
+def measures(
+    task: str,
+    targets: np.ndarray,
+    probabilities: np.ndarray,
+    thresholds: np.ndarray | None = None,
+) -> dict[str, float]:
+    """What the papers measure, of one model on one split.
+
+    Means over labels (`macro_f1`, `mean_precision`, `mean_recall`, `map`) are taken
+    over the labels that some product of the split has.
+
+    Args:
+        task: `single_label` or `multi_label`.
+        targets: int `(n,)` label indices, or float `(n, C)` of zeros and ones.
+        probabilities: float `(n, C)`.
+        thresholds: float `(C,)` for `multi_label`; 0.5 each if absent.
+
+    Returns:
+        `top1`, `top5` (any of the first five is the product's), `micro_f1`,
+        `macro_f1`, `mean_precision`, `mean_recall`, `map`, `ece`, each in [0, 1].
+        `top5` is absent with five labels or fewer.
+    """
+    num_labels = probabilities.shape[1]
+    if thresholds is None:
+        thresholds = np.full(num_labels, 0.5, np.float32)
+    given = assigned(task, probabilities, thresholds)
+    truth = one_hot(targets, num_labels) if task == "single_label" else targets > 0
+    occurring = np.flatnonzero(truth.any(axis=0))
+    options = {"average": "macro", "zero_division": 0}
+    kept, kept_given = truth[:, occurring], given[:, occurring]
+    result = {
+        "top1": float(is_right(task, targets, probabilities).mean()),
+        **_f1(truth, given),
+        "mean_precision": float(
+            sklearn_metrics.precision_score(kept, kept_given, **options)
+        ),
+        "mean_recall": float(sklearn_metrics.recall_score(kept, kept_given, **options)),
+        "map": float(
+            sklearn_metrics.average_precision_score(
+                kept, probabilities[:, occurring], average="macro"
+            )
+        ),
+        "ece": calibration_error(task, truth, probabilities),
+    }
+    if num_labels > 5:
+        first = np.argpartition(-probabilities, 5, axis=1)[:, :5]
+        hits = np.take_along_axis(truth, first, axis=1).any(axis=1)
+        result["top5"] = float(hits.mean())
+    return result
+
+
+def one_hot(targets: np.ndarray, num_labels: int) -> np.ndarray:
+    """bool `(n, C)` from int `(n,)`."""
+    return np.arange(num_labels) == np.asarray(targets)[:, None]
+
+
+def calibration_error(
+    task: str, truth: np.ndarray, probabilities: np.ndarray, bins: int = ECE_BINS
+) -> float:
+    """Expected calibration error with equally wide bins.
+
+    Over the first choices for `single_label`, over all decisions for `multi_label`.
+
+    Reference:
+    - [Guo et al., 2017](https://arxiv.org/abs/1706.04599), equation 3.
+    """
+    if task == "single_label":
+        best = np.argmax(probabilities, axis=1)[:, None]
+        said = np.take_along_axis(probabilities, best, axis=1).ravel()
+        was = np.take_along_axis(truth, best, axis=1).ravel()
+    else:
+        said, was = probabilities.ravel(), truth.ravel()
+    index = np.minimum((said * bins).astype(int), bins - 1)
+    count = np.bincount(index, minlength=bins)
+    gap = np.abs(
+        np.bincount(index, weights=said, minlength=bins)
+        - np.bincount(index, weights=was, minlength=bins)
+    )
+    return float(gap[count > 0].sum() / max(len(said), 1))
+
+
+def logits_of(task: str, probabilities: np.ndarray) -> np.ndarray:
+    """Logits that give back the probabilities: log p, or log p - log(1 - p).
+
+    Probabilities are first clipped to [1e-7, 1 - 1e-7].
+    """
+    p = np.clip(probabilities, PROBABILITY_FLOOR, 1.0 - PROBABILITY_FLOOR)
+    p = p.astype(np.float64)
+    logits = np.log(p) if task == "single_label" else np.log(p) - np.log1p(-p)
+    return logits.astype(np.float32)

@@ -1,0 +1,170 @@
+"""The outputs store: what every model says of every split, on disk.
+
+    outputs/MODEL/SPLIT/ids.npy         (n,)    strings
+    outputs/MODEL/SPLIT/features.npy    (n, d)  float32, zeros where absent
+    outputs/MODEL/SPLIT/logits.npy      (n, C)  float32, zeros where absent
+    outputs/MODEL/SPLIT/present.npy     (n,)    bool
+    outputs/MODEL/SPLIT/store.json      the fingerprint and the shapes
+    outputs/targets/SPLIT.npy           (n, C) float32 or (n,) int32; past 1,000
+                                        labels of multi_label SPLIT.npz (SciPy CSR)
+    outputs/targets/SPLIT.json          the catalog's fingerprint
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse
+
+from tfmm.errors import RunError
+from tfmm.run import read_json, replacing, write_json
+
+DENSE_LABELS = 1_000
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What one model says of `n` products; memory-mapped, not to be written to.
+
+    Attributes:
+        ids: `(n,)` strings.
+        features: float32 `(n, d)`.
+        logits: float32 `(n, C)`, not calibrated.
+        present: bool `(n,)`: whether the model had anything to look at. Rows that are
+            not present are zeros.
+    """
+
+    ids: np.ndarray
+    features: np.ndarray
+    logits: np.ndarray
+    present: np.ndarray
+
+
+def write(
+    directory: Path,
+    fingerprint: str,
+    ids: np.ndarray,
+    present: np.ndarray,
+    batches: Iterable[dict[str, np.ndarray]],
+) -> None:
+    """Writes a model's outputs of a split, batch by batch; all of them or none.
+
+    Args:
+        directory: `outputs/MODEL/SPLIT`.
+        fingerprint: Of model, experiment and catalog.
+        ids: `(n,)` strings.
+        present: bool `(n,)`.
+        batches: `features` `(b, d)` and `logits` `(b, C)` of the products that are
+            present, in order.
+
+    Raises:
+        ValueError: If the batches hold another number of rows than are present.
+    """
+    rows = np.flatnonzero(present)
+    with replacing(directory) as partial:
+        partial.mkdir()
+        np.save(partial / "ids.npy", np.asarray(ids, dtype=str))
+        np.save(partial / "present.npy", np.asarray(present, bool))
+        arrays: dict[str, np.ndarray] = {}
+        done = 0
+        for batch in batches:
+            count = len(batch["logits"])
+            for key in ("features", "logits"):
+                if key not in arrays:
+                    arrays[key] = np.lib.format.open_memmap(
+                        partial / f"{key}.npy",
+                        mode="w+",
+                        dtype=np.float32,
+                        shape=(len(ids), batch[key].shape[1]),
+                    )
+                arrays[key][rows[done : done + count]] = batch[key]
+            done += count
+        if done != len(rows) or not arrays:
+            raise ValueError(f"Expected {len(rows)} rows. Received: {done}")
+        shapes = {}
+        for key, array in arrays.items():
+            array.flush()
+            shapes[key] = list(array.shape)
+        write_json(
+            partial / "store.json", {"fingerprint": fingerprint, "shapes": shapes}
+        )
+
+
+def read(directory: Path, fingerprint: str) -> Outputs:
+    """Opens a model's outputs of a split.
+
+    Args:
+        directory: `outputs/MODEL/SPLIT`.
+        fingerprint: What they must have been made from.
+
+    Raises:
+        RunError: If they are not there, truncated, or made from another model,
+            experiment or catalog; the message names the file.
+    """
+    if not directory.is_dir():
+        raise RunError(f"{directory}: no outputs; the run is not that far yet")
+    store = read_json(directory / "store.json")
+    if store["fingerprint"] != fingerprint:
+        raise RunError(
+            f"{directory}: stale: made from another model, experiment or catalog "
+            f"({store['fingerprint']}, not {fingerprint}); run tfmm.fit --resume"
+        )
+    arrays = {
+        key: _open(directory / f"{key}.npy")
+        for key in ("ids", "features", "logits", "present")
+    }
+    for key, array in arrays.items():
+        expected = tuple(store["shapes"].get(key, store["shapes"]["logits"][:1]))
+        if array.shape != expected:
+            raise RunError(
+                f"{directory / key}.npy: truncated or replaced: shape {array.shape}, "
+                f"not {expected}"
+            )
+    return Outputs(**arrays)
+
+
+def _open(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise RunError(f"{path}: no such file; run tfmm.fit --resume") from None
+    except (ValueError, EOFError) as error:
+        raise RunError(f"{path}: truncated or damaged: {error}") from None
+
+
+def write_targets(
+    outputs: Path, split: str, targets: np.ndarray, catalog_fingerprint: str
+) -> None:
+    """Writes the targets of a split: `(n, C)` float32 or `(n,)` int32."""
+    sparse = targets.ndim == 2 and targets.shape[1] > DENSE_LABELS
+    path = outputs / "targets" / f"{split}.{'npz' if sparse else 'npy'}"
+    with replacing(path) as partial, partial.open("wb") as file:
+        if sparse:
+            scipy.sparse.save_npz(file, scipy.sparse.csr_matrix(targets))
+        else:
+            np.save(file, targets)
+    info = {"catalog": catalog_fingerprint, "shape": list(targets.shape)}
+    write_json(outputs / "targets" / f"{split}.json", info)
+
+
+def read_targets(outputs: Path, split: str) -> tuple[np.ndarray, str]:
+    """The targets of a split, and the fingerprint of their catalog.
+
+    Raises:
+        RunError: If they are not there, or truncated.
+    """
+    info = read_json(outputs / "targets" / f"{split}.json")
+    path = outputs / "targets" / f"{split}.npy"
+    if path.exists():
+        targets = np.asarray(_open(path))
+    else:
+        try:
+            targets = scipy.sparse.load_npz(path.with_suffix(".npz")).toarray()
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path}: truncated or damaged: {error}") from None
+    if list(targets.shape) != info["shape"]:
+        raise RunError(
+            f"{path}: truncated: shape {targets.shape}, not {info['shape']}"
+        )
+    return targets, info["catalog"]

@@ -1,0 +1,223 @@
+"""The run directory: the only place that knows the names inside it.
+
+    RUN/
+      experiment.toml            the resolved experiment; `tfmm.fit` takes it again
+      run.json                   command, versions, catalog hash, when
+      catalog/labels.txt         the label names, in order
+      catalog/splits.csv         id, split of every product
+      catalog/left_out.csv       id, reason: no usable label
+      catalog/bad_images.csv     id, modality, path, reason
+      models/MODEL/model.keras   a tower or a head
+      models/MODEL/model.json    its fingerprint and how training went
+      models/MODEL/log.csv       a line an epoch
+      models/MODEL/tensorboard/  the same for TensorBoard
+      models/MODEL/training/     checkpoint and best weights, until training ends
+      outputs/                   see outputs.py
+      report/SPLIT/              report.json, index.html, *.png
+      lock                       held by the process that works here
+"""
+
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from tfmm import __version__, experiment
+from tfmm.errors import RunError
+from tfmm.experiment import Experiment
+
+LIBRARIES = (
+    "tensorflow",
+    "tensorflow-text",
+    "keras",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "scikit-learn",
+    "pydantic",
+)
+
+
+def fingerprint(*parts: Any) -> str:
+    """64 bits, as hexadecimal, of anything that JSON can hold.
+
+    Example:
+    >>> fingerprint({"a": 1}) == fingerprint({"a": 1})
+    True
+    >>> fingerprint({"a": 1}) == fingerprint({"a": 2})
+    False
+    """
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a path beside `path`; what is there at the end takes its place.
+
+    Works for files and for directories. After an error nothing is left behind and
+    `path` is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    _remove(partial)
+    try:
+        yield partial
+        if partial.is_dir() and path.exists():
+            old = path.with_name(f".{path.name}.{os.getpid()}.old")
+            os.rename(path, old)
+            os.rename(partial, path)
+            _remove(old)
+        else:
+            os.replace(partial, path)
+    finally:
+        _remove(partial)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON in one move: a reader sees the old file or the new one."""
+    with replacing(path) as partial:
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Reads JSON of a run; `RunError` if it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path}: no such file; the run is not that far yet") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: damaged: {error}") from None
+
+
+class Run:
+    """The names inside one run directory.
+
+    Args:
+        path: The directory. It need not exist yet.
+    """
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self.experiment_file = self.path / "experiment.toml"
+        self.info_file = self.path / "run.json"
+        self.labels_file = self.path / "catalog" / "labels.txt"
+        self.splits_file = self.path / "catalog" / "splits.csv"
+        self.left_out_file = self.path / "catalog" / "left_out.csv"
+        self.bad_images_file = self.path / "catalog" / "bad_images.csv"
+        self.outputs = self.path / "outputs"
+
+    def model_file(self, name: str) -> Path:
+        return self.path / "models" / name / "model.keras"
+
+    def model_info_file(self, name: str) -> Path:
+        return self.path / "models" / name / "model.json"
+
+    def log_file(self, name: str) -> Path:
+        return self.path / "models" / name / "log.csv"
+
+    def tensorboard(self, name: str) -> Path:
+        return self.path / "models" / name / "tensorboard"
+
+    def training(self, name: str) -> Path:
+        return self.path / "models" / name / "training"
+
+    def calibration_file(self, name: str) -> Path:
+        return self.outputs / name / "calibration.json"
+
+    def report(self, split: str) -> Path:
+        return self.path / "report" / split
+
+    @property
+    def exists(self) -> bool:
+        return self.info_file.exists()
+
+    def require(self) -> None:
+        """Raises `RunError` unless this is a run."""
+        if not self.exists:
+            found = "no such folder" if not self.path.exists() else "not a run"
+            raise RunError(f"{self.path}: {found}; expected what tfmm.fit --run made")
+
+    def read_experiment(self) -> Experiment:
+        """The resolved experiment that the run was made with."""
+        self.require()
+        return experiment.load(self.experiment_file)
+
+    def read_info(self) -> dict[str, Any]:
+        """`run.json`: the command, the versions, the catalog's hashes."""
+        self.require()
+        return read_json(self.info_file)
+
+    def read_labels(self) -> tuple[str, ...]:
+        """The label names, in the order of every output."""
+        self.require()
+        return tuple(json.loads(line) for line in self.labels_file.open("rb"))
+
+    def write_start(
+        self, settings: Experiment, command: list[str], catalog: dict[str, Any]
+    ) -> None:
+        """Writes what makes a directory a run.
+
+        Args:
+            settings: The resolved experiment.
+            command: The command line.
+            catalog: `path`, `sha256` and `fingerprint` of the catalog.
+        """
+        with replacing(self.experiment_file) as partial:
+            content = settings.model_dump(mode="json", exclude_none=True)
+            partial.write_text(tomli_w.dumps(content), encoding="utf-8")
+        versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+        write_json(
+            self.info_file,
+            {
+                "tfmm": __version__,
+                "command": command,
+                "catalog": catalog,
+                "seed": settings.seed,
+                "python": platform.python_version(),
+                "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+                "versions": versions,
+            },
+        )
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps other processes from working in this run meanwhile.
+
+        Raises:
+            RunError: If another process holds it. A killed process holds nothing.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"{self.path}: expected a folder to write the run into")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = (self.path / "lock").open("w")
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be written: {error.strerror}") from None
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(
+                    f"{self.path}: another process is working in this run"
+                ) from None
+            for partial in self.path.rglob(".*.partial"):
+                _remove(partial)  # left by a killed process
+            yield
