@@ -165,6 +165,7 @@ class Version:
 
     def _warm_up(self) -> None:
         import tensorflow as tf
+        from google.protobuf.message import DecodeError
         from tensorflow_serving.apis import prediction_log_pb2
 
         from serving.predict import predict
@@ -183,7 +184,7 @@ class Version:
                 )
             try:
                 log = prediction_log_pb2.PredictionLog.FromString(record)
-            except ValueError as error:  # protobuf's DecodeError is one
+            except DecodeError as error:
                 raise StatusError(
                     "INVALID_ARGUMENT", f"Failed to parse {place} from {path}"
                 ) from error

@@ -46,6 +46,7 @@ class Catalog:
         bad_images: Images that were named and turned out unusable.
         images_digest: Hash of the bytes of all images, once they were checked.
         split_groups: Groups that a split column spreads over several splits.
+        unknown_labels: Labels met that a finished run, whose labels count, lacks.
     """
 
     path: Path
@@ -61,6 +62,7 @@ class Catalog:
     bad_images: tuple[BadImage, ...] = ()
     images_digest: str = ""
     split_groups: tuple[str, ...] = ()
+    unknown_labels: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -164,6 +166,7 @@ def load(
     else:
         split, split_groups = np.full(len(ids), "test", dtype="<U10"), ()
     split[list(left_out)] = ""
+    unknown = {name for row in given for name in row if name not in index}
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return Catalog(
@@ -178,6 +181,7 @@ def load(
         split=split,
         left_out={str(ids[row]): reason for row, reason in left_out.items()},
         split_groups=split_groups,
+        unknown_labels=() if label_names is None else tuple(sorted(unknown)),
     )
 
 
@@ -249,6 +253,12 @@ def _labels(table: Table, settings: Experiment) -> list[tuple[str, ...]]:
                 f"Received: {cell!r}"
             )
         names = tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
+        for name in names:
+            if len(name.splitlines()) > 1:  # labels.txt holds a label a line
+                raise CatalogError(
+                    f"{table.where(row)}: {column!r} holds a line break. "
+                    f"Received: {name!r}"
+                )
         if single and len(names) > 1:
             raise CatalogError(
                 f"{table.where(row)}: {column!r} holds {len(names)} labels and the "

@@ -118,10 +118,9 @@ class Run:
         self.path = Path(path)
         self.experiment_file = self.path / "experiment.toml"
         self.info_file = self.path / "run.json"
+        self.catalog = self.path / "catalog"
         self.labels_file = self.path / "catalog" / "labels.txt"
         self.splits_file = self.path / "catalog" / "splits.csv"
-        self.left_out_file = self.path / "catalog" / "left_out.csv"
-        self.bad_images_file = self.path / "catalog" / "bad_images.csv"
         self.outputs = self.path / "outputs"
 
     def model_file(self, name: str) -> Path:
@@ -168,7 +167,7 @@ class Run:
     def read_labels(self) -> tuple[str, ...]:
         """The label names, in the order of every output."""
         self.require()
-        return tuple(json.loads(line) for line in self.labels_file.open("rb"))
+        return tuple(self.labels_file.read_text(encoding="utf-8").split("\n")[:-1])
 
     def write_start(
         self, settings: Experiment, command: list[str], catalog: dict[str, Any]

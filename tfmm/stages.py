@@ -5,7 +5,6 @@ The only place that opens the outputs store for heads.
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -95,19 +94,23 @@ def check_images(catalog: Catalog) -> Catalog:
 def write_audit(run: Run, catalog: Catalog) -> None:
     """Writes the labels, the splits and what was left out into the run."""
     with replacing(run.labels_file) as file:
-        # One JSON string a line, because a label may hold a line break.
-        lines = [json.dumps(name, ensure_ascii=False) for name in catalog.label_names]
-        file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        lines = "".join(f"{name}\n" for name in catalog.label_names)
+        file.write_text(lines, encoding="utf-8")
     splits = zip(catalog.ids, catalog.split, strict=True)
     _write_csv(run.splits_file, ("id", "split"), splits)
-    _write_csv(run.left_out_file, ("id", "reason"), catalog.left_out.items())
+    write_left_out(run.catalog, catalog)
+    for split in SPLITS:
+        write_targets(run, catalog, split, split)
+
+
+def write_left_out(folder: Path, catalog: Catalog) -> None:
+    """Lists the products and images that nobody could use, with the reasons."""
+    _write_csv(folder / "left_out.csv", ("id", "reason"), catalog.left_out.items())
     _write_csv(
-        run.bad_images_file,
+        folder / "bad_images.csv",
         ("id", "modality", "path", "reason"),
         ((x.id, x.modality, x.path, x.reason) for x in catalog.bad_images),
     )
-    for split in SPLITS:
-        write_targets(run, catalog, split, split)
 
 
 def _write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple]) -> None:

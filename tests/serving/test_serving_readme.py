@@ -1,0 +1,110 @@
+"""What serving/README.md prints works as printed, but for the ports."""
+
+import contextlib
+import io
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from serving import classify
+from serving import server as server_module
+
+README = Path(server_module.__file__).with_name("README.md")
+BLOCKS = re.findall(r"^```sh\n(.*?)^```", README.read_text("utf-8"), re.DOTALL | re.M)
+
+
+def blocks(start: str) -> list[str]:
+    found = [block for block in BLOCKS if start in block]
+    assert found, f"{README} has no {start!r}"
+    return found
+
+
+@pytest.fixture(autouse=True)
+def shoe(tmp_path, monkeypatch):
+    """The directory that the commands run in, with the photo that they name."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shoe.jpg").write_bytes(b"\xff\xd8\xff\xe0 no real image")
+
+
+def test_every_block_is_tested():
+    starts = ("python -m serving.server", "docker run", "python -m serving.classify")
+    starts += ("python - <<'EOF'", "curl ", "printf ")
+    for block in BLOCKS:
+        assert block.startswith(starts), block
+
+
+def test_the_server_takes_the_flags_as_printed(tmp_path):
+    (command,) = blocks("python -m serving.server")
+    words = shlex.split(command)
+    assert words[:3] == ["python", "-m", "serving.server"]
+    options = server_module.build_parser().parse(words[3:])
+    assert options.model_name == "products"
+    assert options.model_base_path == Path("models/products")
+    assert (options.port, options.rest_api_port) == (8500, 8501)
+
+
+def test_the_real_server_is_one_line_with_the_same_ports():
+    (command,) = blocks("docker run")
+    assert command.count("\n") == 1
+    words = shlex.split(command)
+    assert words[-1] == "tensorflow/serving:2.20.0"
+    ports = [words[i + 1] for i, word in enumerate(words) if word == "-p"]
+    assert ports == ["8500:8500", "8501:8501"]
+    assert "MODEL_NAME=products" in words
+
+
+@pytest.mark.parametrize("command", blocks("python -m serving.classify"))
+def test_the_client_answers_as_printed(server, capsys, command):
+    words = shlex.split(with_ports(command, server))
+    assert words[:3] == ["python", "-m", "serving.classify"]
+    assert classify.main(words[3:]) == 0
+    assert "shoe" in capsys.readouterr().out
+
+
+def test_the_python_snippet_answers_as_printed(server):
+    (block,) = blocks("python - <<'EOF'")
+    code = block.split("\n", 1)[1].removesuffix("EOF\n")
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(with_ports(code, server), str(README), "exec"), {})
+    assert printed.getvalue() == "[[b'shoe' b'hat']]\n"
+
+
+@pytest.mark.parametrize("command", blocks("curl "))
+def test_the_curl_calls_answer_as_printed(server, tools, command):
+    # Sent with urllib, so that the test needs no curl.
+    before, _, curl = with_ports(command, server).rpartition("curl ")
+    words = shlex.split(curl)
+    body = None
+    if words[0] == "-d":
+        body = words[1].encode()
+        if body == b"@-":
+            produce = before.rstrip().removesuffix("|")
+            body = subprocess.run(
+                ["sh", "-c", produce], capture_output=True, check=True
+            ).stdout
+        words = words[2:]
+    (url,) = words
+    # What curl sends with -d; neither server looks at the type.
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    status, reply = tools.http(url, body, headers if body else None)
+    assert status == 200, reply
+    if url.endswith("/products"):
+        assert reply["model_version_status"][0]["state"] == "AVAILABLE"
+    elif url.endswith("/metadata"):
+        assert "serving_default" in reply["metadata"]["signature_def"]["signature_def"]
+    elif b"instances" in body:
+        assert [row["labels"][0] for row in reply["predictions"]] == ["shoe", "shoe"]
+    else:
+        assert reply["outputs"]["labels"][0] == ["shoe", "hat"]
+    if before:
+        assert reply["outputs"]["image_status"] == [["used"]]
+
+
+def with_ports(text: str, server) -> str:
+    return text.replace("127.0.0.1:8500", server.grpc).replace(
+        "127.0.0.1:8501", server.rest
+    )

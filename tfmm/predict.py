@@ -1,0 +1,203 @@
+"""python -m tfmm.predict: a catalog in, a labelled catalog out."""
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tfmm.errors import CatalogError, RunError, command_line
+
+BATCH = 64
+
+
+def predict(
+    model: Annotated[
+        Path, typer.Argument(help="A run, or a SavedModel that `export` wrote.")
+    ],
+    catalog: Annotated[Path, typer.Option(help="Table of products; labels not needed.")],
+    to: Annotated[Path, typer.Option(help="Table to write: .csv or .parquet.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images; the table's by default.")
+    ] = None,
+    head: Annotated[
+        str | None, typer.Option(help="Head or tower of a run; [export]'s by default.")
+    ] = None,
+) -> None:
+    """Labels every product of a catalog."""
+    if to.suffix.lower() not in WRITERS:
+        raise CatalogError(f"{to}: expected a name ending in {' or '.join(WRITERS)}")
+    if not catalog.is_file():
+        raise CatalogError(f"{catalog}: no such catalog file")
+    if not model.is_dir():
+        raise RunError(f"{model}: no such run or SavedModel")
+
+    from tfmm import tables
+    from tfmm.progress import progress, say
+    from tfmm.run import replacing
+
+    answer, about = _from_model(model, head)
+    problems: Counter[str] = Counter()
+    done = 0
+    with (
+        replacing(to) as partial,
+        WRITERS[to.suffix.lower()](partial) as write,
+        progress("predict", None) as show,
+    ):
+        for table in tables.read_chunks(catalog, BATCH):
+            rows = list(_label(table, about, images or catalog.parent, answer))
+            problems.update(row["problem"] for row in rows if row["problem"])
+            write(rows)
+            done += len(rows)
+            show(done)
+    say(f"predict: {done} products, {problems.total()} with a problem: {to}")
+    for problem, count in problems.most_common():
+        say(f"  {count} x {problem}")
+
+
+def _from_model(path: Path, head: str | None) -> tuple[Callable, dict[str, Any]]:
+    """A function from a batch to an answer, and what it reads of a product."""
+    from tfmm.run import Run
+
+    if Run(path).exists:
+        from tfmm import classifier
+
+        loaded = classifier.load(Run(path), head)
+        settings = Run(path).read_experiment()
+        about = {
+            "id": settings.catalog.id,
+            "modalities": {
+                name: x.model_dump() for name, x in loaded.modalities.items()
+            },
+        }
+        return _compiled(loaded), about
+    file = path / "assets.extra" / "tfmm.json"
+    if not (path / "saved_model.pb").exists() or not file.exists():
+        raise RunError(f"{path}: neither a run nor a SavedModel that export wrote")
+    if head is not None:
+        raise RunError(f"{path}: a SavedModel has one head; --head is for runs")
+    return _loaded(path), json.loads(file.read_text(encoding="utf-8"))
+
+
+def _compiled(loaded: Any) -> Callable:
+    import tensorflow as tf
+
+    # One traced graph for every batch, as the export has one.
+    return tf.function(loaded.answer, input_signature=[loaded.signature()])
+
+
+def _loaded(path: Path) -> Callable:
+    import tensorflow as tf
+    import tensorflow_text  # links the ops that the graph needs
+
+    assert tensorflow_text.__version__
+    model = tf.saved_model.load(str(path))
+    serve = model.signatures["serving_default"]
+
+    def answer(inputs: dict[str, Any]) -> dict[str, Any]:
+        return serve(**inputs)
+
+    answer.keep = model  # the signature holds its variables by weak references only
+    return answer
+
+
+def _label(
+    table: Any, about: dict[str, Any], images: Path, answer: Callable
+) -> Iterator[dict[str, Any]]:
+    """Labels the products of one chunk of a table."""
+    import tensorflow as tf
+
+    from tfmm import catalog
+    from tfmm.settings import Modality
+
+    if not len(table):
+        return
+    ids = table.text_column(about["id"])
+    wanted = {name: Modality(**x) for name, x in about["modalities"].items()}
+    texts, paths = catalog.modalities(table, wanted, images)
+    problems: list[list[str]] = [[] for _ in ids]
+    inputs = {name: tf.constant(values) for name, values in texts.items()}
+    for name, files in paths.items():
+        encoded = []
+        for file, found in zip(files, problems, strict=True):
+            content, problem = _read_bytes(file)
+            encoded.append(content)
+            found += [f"{name}: {problem}"] if problem else []
+        inputs[name] = tf.constant(encoded)
+    result = {key: value.numpy() for key, value in answer(inputs).items()}
+    image_names = list(paths)
+    for row, product in enumerate(ids):
+        for position, name in enumerate(image_names):
+            status = result["image_status"][row, position].decode()
+            if status not in ("used", "missing", "skipped"):
+                problems[row].append(f"{name}: {status}")
+        present = [bool(values[row]) for values in texts.values()]
+        present += list(result.get("image_used", [[]] * len(ids))[row])
+        if not any(present):
+            problems[row].append("nothing to go by: every modality is missing")
+        if not product.strip():
+            problems[row].append("no id")
+        labelled: dict[str, Any] = {"id": product}
+        for rank, label in enumerate(result["labels"][row], start=1):
+            labelled[f"label_{rank}"] = label.decode()
+            labelled[f"score_{rank}"] = float(result["scores"][row, rank - 1])
+            labelled[f"assigned_{rank}"] = bool(result["assigned"][row, rank - 1])
+        yield labelled | {"problem": "; ".join(problems[row])}
+
+
+def _read_bytes(file: str) -> tuple[bytes, str]:
+    """The bytes of a file, and what is wrong if they cannot be had."""
+    if not file:
+        return b"", ""
+    try:
+        content = Path(file).read_bytes()
+    except OSError as error:
+        return b"", f"cannot be read: {error.strerror}"
+    return content, "" if content else "empty file"
+
+
+@contextmanager
+def _csv_writer(path: Path) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = None
+
+        def write(rows: list[dict[str, Any]]) -> None:
+            nonlocal writer
+            if writer is None:
+                writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+                writer.writeheader()
+            writer.writerows(rows)
+
+        yield write
+
+
+@contextmanager
+def _parquet_writer(path: Path) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    writer = None
+
+    def write(rows: list[dict[str, Any]]) -> None:
+        nonlocal writer
+        table = pa.Table.from_pylist(rows)
+        if writer is None:
+            writer = pq.ParquetWriter(path, table.schema)
+        writer.write_table(table)
+
+    try:
+        yield write
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+WRITERS = {".csv": _csv_writer, ".parquet": _parquet_writer}
+
+
+if __name__ == "__main__":
+    command_line(predict, "python -m tfmm.predict")
