@@ -8,7 +8,6 @@ model has; those not given are sent as the empty string, which means "missing".
 """
 
 import argparse
-import difflib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,14 +17,13 @@ from typing import Any
 import numpy as np
 
 from serving.client import InputError, ServerError, classify_grpc, classify_rest
+from serving.flags import FlagError, FlagParser
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> FlagParser:
     """The options of the command."""
-    parser = _Parser(
-        prog="python -m serving.classify",
-        description="Asks a model server for a product's labels.",
-        allow_abbrev=False,
+    parser = FlagParser(
+        "python -m serving.classify", "Asks a model server for a product's labels."
     )
     add = parser.add_argument
     add("--server", required=True, metavar="HOST:PORT", help="the server's address")
@@ -46,22 +44,6 @@ def build_parser() -> argparse.ArgumentParser:
     add("--timeout", type=float, default=30.0, metavar="S", help="default: 30 seconds")
     add("--json", action="store_true", help="print JSON")
     return parser
-
-
-class _Parser(argparse.ArgumentParser):
-    """Reports a bad option as one line, with the nearest option's name."""
-
-    def error(self, message: str):
-        raise InputError(message)
-
-    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
-        options, unknown = self.parse_known_args(argv)
-        if unknown:
-            name = unknown[0].split("=")[0]
-            near = difflib.get_close_matches(name, self._option_string_actions, n=1)
-            hint = f"; did you mean {near[0]}?" if near else "; see --help."
-            raise InputError(f"unknown option {name}{hint}")
-        return options
 
 
 def read_inputs(options: argparse.Namespace) -> dict[str, list[Any]]:
@@ -177,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             signature=options.signature,
             timeout_s=options.timeout,
         )
-    except InputError as error:
+    except (FlagError, InputError) as error:
         print(f"serving.classify: {error}", file=sys.stderr)
         return 2
     except ServerError as error:

@@ -194,6 +194,7 @@ def _answer(context: grpc.ServicerContext, call: Callable[[], Reply]) -> Reply:
         return call()
     except StatusError as error:
         context.abort(grpc.StatusCode[error.code], error.message[:_MESSAGE_CHARACTERS])
+        raise  # not reached: abort raises
 
 
 def _require_model_spec(request) -> None:

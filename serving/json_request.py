@@ -16,8 +16,7 @@ import numpy as np
 from serving.json_reply import COLUMN, ROW
 from serving.status import StatusError
 
-# The whole numbers that each integer dtype takes in JSON. The small ones are
-# read as int32 and then cast, as the real server does.
+# What each integer dtype takes; the small ones are cast from int32, as there.
 _INTEGER_RANGES = {
     "int8": (-(2**31), 2**31 - 1),
     "uint8": (-(2**31), 2**31 - 1),
@@ -54,8 +53,7 @@ def parse_predict(body: bytes) -> dict[str, Any]:
     except RecursionError as error:
         raise _invalid("JSON Parse error: Nested too deeply") from error
     except ValueError as error:  # also an integer of more digits than Python reads
-        text = str(error).replace(": line", " at line")
-        raise _invalid(f"JSON Parse error: {text}") from error
+        raise _invalid(f"JSON Parse error: {error}") from error
     if not isinstance(document, dict):
         raise _invalid(f"JSON Value: {_quote(document)} Is not object")
     if not isinstance(document.get("signature_name", ""), str):

@@ -9,7 +9,6 @@ the error texts of tensorflow_model_server. In production run that one;
 """
 
 import argparse
-import difflib
 import os
 import signal
 import socket
@@ -24,6 +23,7 @@ from serving.config import (
     check_base_path,
     read_model_config_file,
 )
+from serving.flags import FlagError, FlagParser
 
 FIRST_LINE = (
     "Development server for laptops and tests; "
@@ -31,22 +31,6 @@ FIRST_LINE = (
 )
 # How long an answer under way may take once the server has been told to stop.
 _GRACE_S = 2.0
-
-
-class _Parser(argparse.ArgumentParser):
-    """Reports a bad flag as one line, with the nearest flag's name."""
-
-    def error(self, message: str):
-        raise ConfigError(message)
-
-    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
-        options, unknown = self.parse_known_args(argv)
-        if unknown:
-            name = unknown[0].split("=")[0]
-            near = difflib.get_close_matches(name, self._option_string_actions, n=1)
-            hint = f"; did you mean {near[0]}?" if near else "; --help lists the flags."
-            raise ConfigError(f"unknown flag {name}{hint}")
-        return options
 
 
 def _boolean(text: str) -> bool:
@@ -73,13 +57,9 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> FlagParser:
     """The flags: those of tensorflow_model_server, and `--host`."""
-    parser = _Parser(
-        prog="python -m serving.server",
-        description=FIRST_LINE,
-        allow_abbrev=False,
-    )
+    parser = FlagParser("python -m serving.server", FIRST_LINE)
     add = parser.add_argument
     add("--model_name", default="default", help="name that clients ask for")
     add(
@@ -199,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # TensorFlow's start-up notes would bury what this server has to say.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         return _serve(options, _model_configs(options), stopped)
-    except ConfigError as error:
+    except (ConfigError, FlagError) as error:
         print(f"serving.server: {error}", file=sys.stderr)
         return 2
 
@@ -266,7 +246,8 @@ def _serve(
     if rest_server is not None:
         rest_server.shutdown()
         rest_server.server_close()
-    stopping.wait()
+    stopping.wait(_GRACE_S)
+    # Cancels what still runs, which the threads of the requests wait for.
     if not store.stop():
         # A load cannot be interrupted, and leaving would wait for its thread.
         sys.stdout.flush()

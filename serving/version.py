@@ -151,6 +151,8 @@ class Version:
         # The stock server links TensorFlow Text, so its ops must be known here.
         importlib.import_module("tensorflow_text")
         config = tf.compat.v1.ConfigProto(allow_soft_placement=True)
+        # Other programs of a laptop need the accelerator too.
+        config.gpu_options.allow_growth = True
         session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
         try:
             with session.graph.as_default():

@@ -7,6 +7,7 @@
       catalog/splits.csv         id, split of every product
       catalog/left_out.csv       id, reason: no usable label
       catalog/bad_images.csv     id, modality, path, reason
+      catalog/samples.json       raw inputs of a few test products
       models/MODEL/model.keras   a tower or a head
       models/MODEL/model.json    its fingerprint and how training went
       models/MODEL/log.csv       a line an epoch
@@ -121,6 +122,7 @@ class Run:
         self.catalog = self.path / "catalog"
         self.labels_file = self.path / "catalog" / "labels.txt"
         self.splits_file = self.path / "catalog" / "splits.csv"
+        self.samples_file = self.catalog / "samples.json"
         self.outputs = self.path / "outputs"
 
     def model_file(self, name: str) -> Path:

@@ -3,6 +3,7 @@
 The only place that opens the outputs store for heads.
 """
 
+import base64
 import csv
 import io
 from collections.abc import Iterable, Iterator
@@ -31,6 +32,7 @@ from tfmm.towers import TOWERS
 from tfmm.train import Places
 
 PREDICT_BATCH = 64
+NUM_SAMPLES = 8
 # Paper B's cut of the validation split, for heads that are fitted on it.
 VALIDATION_SHARE_TO_FIT = 0.7
 
@@ -99,8 +101,30 @@ def write_audit(run: Run, catalog: Catalog) -> None:
     splits = zip(catalog.ids, catalog.split, strict=True)
     _write_csv(run.splits_file, ("id", "split"), splits)
     write_left_out(run.catalog, catalog)
+    write_json(run.samples_file, _samples(catalog))
     for split in SPLITS:
         write_targets(run, catalog, split, split)
+
+
+def _samples(catalog: Catalog) -> list[dict]:
+    """Raw inputs of a few test products, one that lacks something among them.
+
+    An export keeps them, with their stored answers, as its golden requests.
+    """
+    rows = catalog.rows("test")
+    names = (*catalog.texts, *catalog.images)
+    whole = np.all([catalog.present(name, rows) for name in names], axis=0)
+    spread = np.linspace(0, len(rows) - 1, min(NUM_SAMPLES, len(rows))).astype(int)
+    chosen = {*spread.tolist(), *np.flatnonzero(whole)[:1], *np.flatnonzero(~whole)[:1]}
+    samples = []
+    for position in sorted(map(int, chosen)):
+        row = rows[position]
+        values = {name: texts[row].encode() for name, texts in catalog.texts.items()}
+        for name, paths in catalog.images.items():
+            values[name] = Path(paths[row]).read_bytes() if paths[row] else b""
+        inputs = {k: base64.b64encode(v).decode() for k, v in values.items()}
+        samples.append({"id": str(catalog.ids[row]), "row": position, "inputs": inputs})
+    return samples
 
 
 def write_left_out(folder: Path, catalog: Catalog) -> None:

@@ -123,7 +123,7 @@ def test_any_input_is_given_by_name(ask, protocol, image):
         ),
         ([*PRODUCTS, "--input", "title"], "expected NAME=VALUE. Received: 'title'"),
         ([*PRODUCTS, "--input", "a=1", "--input", "a=2"], "'a' is given twice"),
-        ([*PRODUCTS, "--titel", "x"], "unknown option --titel; did you mean --title?"),
+        ([*PRODUCTS, "--titel", "x"], "unknown flag --titel; did you mean --title?"),
         (["--model_name", "half", "--input", "x=red"], "the input 'x' takes float: "),
         (
             ["--model_name", "half", "--signature", "add", "--input", "a=1"],

@@ -1,0 +1,66 @@
+"""The model card: what a bundle is, what it was made from, how good it is."""
+
+from tfmm.classifier import Classifier
+from tfmm.run import Run, read_json
+
+MEASURES = ("top1", "top5", "micro_f1", "macro_f1", "map", "ece")
+
+
+def model_card(run: Run, model: Classifier, name: str) -> str:
+    """Markdown; figures come from the run's report on `test`, if there is one."""
+    info = run.read_info()
+    lines = [
+        f"# {name}",
+        "",
+        f"Files products under {len(model.label_names)} categories "
+        f"({model.task.replace('_', ' ')}), by `{model.name}`.",
+        "",
+        "## Inputs",
+        "",
+        "| input | kind | made from the columns |",
+        "|---|---|---|",
+        *(
+            f"| `{modality}` | {about.kind} | {', '.join(about.columns)} |"
+            for modality, about in model.modalities.items()
+        ),
+        "",
+        "Each is a batch of strings: texts in UTF-8, images as the bytes of a JPEG, "
+        "PNG, GIF, BMP or WebP file. What is missing is an empty string. With "
+        "everything missing the answer is the label shares of the training products.",
+        "",
+        "## Outputs",
+        "",
+        f"`serving_default`: the {model.top_k} most probable `labels`, their `scores`, "
+        "and whether each is `assigned`. `probabilities`: all labels, in the order of "
+        "`assets/labels.txt`.",
+        "",
+        "## Figures on the test split",
+        "",
+        *_figures(run, model),
+        "",
+        "## Made from",
+        "",
+        f"- catalog: SHA-256 {info['catalog']['sha256']}",
+        f"- seed: {info['seed']}",
+        *(f"- {library} {version}" for library, version in info["versions"].items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _figures(run: Run, model: Classifier) -> list[str]:
+    file = run.report("test") / "report.json"
+    if not file.exists():
+        return ["No report was made of this run."]
+    report = read_json(file)
+    shown = {x: report["models"][x] for x in (*model.towers, model.name)}
+    measures = [key for key in MEASURES if key in shown[model.name]]
+    return [
+        f"{report['products']} products.",
+        "",
+        f"| model | {' | '.join(measures)} |",
+        f"|---{'|---' * len(measures)}|",
+        *(
+            f"| {name} | {' | '.join(f'{figures[key]:.3f}' for key in measures)} |"
+            for name, figures in shown.items()
+        ),
+    ]
