@@ -3,6 +3,7 @@
 import argparse
 import difflib
 from collections.abc import Sequence
+from typing import NoReturn
 
 
 class FlagError(ValueError):
@@ -51,6 +52,6 @@ class FlagParser(argparse.ArgumentParser):
             raise FlagError(f"unknown flag {name}; {hint}")
         return options
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         """Raises `FlagError`; argparse calls this for what it cannot parse."""
         raise FlagError(message)

@@ -52,14 +52,11 @@ class ModelStore:
         )
         self._thread.start()
 
-    def stop(self, timeout_s: float = 5.0) -> bool:
+    def stop(self, timeout_s: float = 1.0) -> None:
         """Stops polling and closes every version, cancelling what still runs.
 
         Args:
             timeout_s: float. How long to wait for a load under way.
-
-        Returns:
-            bool. False if that load did not end in time.
         """
         self._stopped.set()
         if self._thread is not None:
@@ -67,7 +64,6 @@ class ModelStore:
         for versions in self._versions.values():
             for version in list(versions.values()):
                 version.abandon()
-        return self._thread is None or not self._thread.is_alive()
 
     def waiting(self) -> list[str]:
         """The models of which no version has been found yet."""

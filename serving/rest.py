@@ -7,7 +7,10 @@ import sys
 import threading
 import urllib.parse
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2
@@ -34,7 +37,7 @@ _STATUS_PATH = re.compile(_MODEL + "(/metadata)?", re.IGNORECASE)
 
 def start(
     store: ModelStore, host: str, port: int, timeout_ms: int
-) -> tuple[ThreadingHTTPServer, int]:
+) -> tuple["RestServer", int]:
     """Opens the REST port and answers it from threads.
 
     Args:
@@ -49,7 +52,7 @@ def start(
     Raises:
         OSError: If the port cannot be had.
     """
-    server = _Server((host, port), _handler(store, timeout_ms))
+    server = RestServer((host, port), _handler(store, timeout_ms))
     threading.Thread(
         target=server.serve_forever, args=(0.05,), name="rest", daemon=True
     ).start()
@@ -149,10 +152,33 @@ def _proto_json(message) -> str:
     )
 
 
-class _Server(ThreadingHTTPServer):
+class RestServer(ThreadingHTTPServer):
+    """An HTTP server that knows how many of its requests are under way."""
+
     daemon_threads = True
     # The default of 5 would make a burst of clients wait a second to connect.
     request_queue_size = 128
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._idle = threading.Condition()
+        self._num_requests = 0
+
+    @contextmanager
+    def request_under_way(self) -> Iterator[None]:
+        with self._idle:
+            self._num_requests += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._num_requests -= 1
+                self._idle.notify_all()
+
+    def drain(self, timeout_s: float) -> None:
+        """Waits until no request is under way, `timeout_s` seconds at most."""
+        with self._idle:
+            self._idle.wait_for(lambda: self._num_requests == 0, timeout_s)
 
     def handle_error(self, request, client_address) -> None:
         # A client that hangs up early is no error of the server's.
@@ -162,11 +188,16 @@ class _Server(ThreadingHTTPServer):
 
 def _handler(store: ModelStore, timeout_ms: int) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
+        server: RestServer
         protocol_version = "HTTP/1.1"
         # Headers and body go out in two writes; Nagle would hold the second.
         disable_nagle_algorithm = True
 
         def _handle(self) -> None:
+            with self.server.request_under_way():
+                self._answer()
+
+        def _answer(self) -> None:
             try:
                 body = self._read_body()
                 if not self.path.lower().startswith("/v1/"):

@@ -246,14 +246,19 @@ def _serve(
     if rest_server is not None:
         rest_server.shutdown()
         rest_server.server_close()
+        rest_server.drain(_GRACE_S)
     stopping.wait(_GRACE_S)
     # Cancels what still runs, which the threads of the requests wait for.
-    if not store.stop():
-        # A load cannot be interrupted, and leaving would wait for its thread.
-        sys.stdout.flush()
-        os._exit(0)
+    store.stop()
+    if rest_server is not None:
+        rest_server.drain(_GRACE_S)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Everything is closed. The interpreter's own way out would take TensorFlow
+    # apart, which takes seconds, and wait for a load under way.
+    os._exit(exit_code)

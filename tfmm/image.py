@@ -84,14 +84,14 @@ def _decode(encoded: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
 
     kind = tf.case(
         [
-            (tf.equal(tf.strings.length(encoded), 0), lambda: MISSING_KIND),
-            (starts(b"\xff\xd8\xff"), lambda: JPEG),
-            (starts(b"\x89PNG"), lambda: PNG),
-            (starts(b"GIF8"), lambda: GIF),
-            (starts(b"BM"), lambda: BMP),
-            (starts(b"RIFF") & starts(b"WEBP", at=8), lambda: WEBP),
+            (tf.equal(tf.strings.length(encoded), 0), lambda: tf.constant(MISSING_KIND)),
+            (starts(b"\xff\xd8\xff"), lambda: tf.constant(JPEG)),
+            (starts(b"\x89PNG"), lambda: tf.constant(PNG)),
+            (starts(b"GIF8"), lambda: tf.constant(GIF)),
+            (starts(b"BM"), lambda: tf.constant(BMP)),
+            (starts(b"RIFF") & starts(b"WEBP", at=8), lambda: tf.constant(WEBP)),
         ],
-        default=lambda: UNKNOWN,
+        default=lambda: tf.constant(UNKNOWN),
     )
     pixels = tf.switch_case(
         kind,
@@ -107,11 +107,11 @@ def _decode(encoded: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
     )
     status = tf.case(
         [
-            (tf.equal(kind, MISSING_KIND), lambda: MISSING),
-            (tf.equal(kind, UNKNOWN), lambda: NOT_AN_IMAGE),
-            (pixels > MAX_PIXELS, lambda: TOO_LARGE),
+            (tf.equal(kind, MISSING_KIND), lambda: tf.constant(MISSING)),
+            (tf.equal(kind, UNKNOWN), lambda: tf.constant(NOT_AN_IMAGE)),
+            (pixels > MAX_PIXELS, lambda: tf.constant(TOO_LARGE)),
         ],
-        default=lambda: USED,
+        default=lambda: tf.constant(USED),
     )
 
     def decode():

@@ -32,6 +32,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from PIL import Image
+from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -82,78 +83,24 @@ def fit_text(task: str, num_labels: int) -> Fit:
     """
 
     def fit(texts: np.ndarray, targets: np.ndarray) -> Predict:
-        model = make_pipeline(
-            make_union(
-                TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
-                TfidfVectorizer(
-                    analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=2
-                ),
+        weigh = make_union(
+            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
+            TfidfVectorizer(
+                analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=2
             ),
-            LogisticLabels(task, num_labels, strength=10.0),
         )
-        model.fit(texts, targets)
-        return model.predict
+        weights = weigh.fit_transform(texts)
+        predict = fit_logistic(task, num_labels, strength=10.0)(weights, targets)
+        return lambda texts: predict(weigh.transform(texts))
 
     return fit
 
 
-class LogisticLabels:
-    """Logistic regression over labels of which some may have no products.
-
-    `single_label`: one multinomial model; `multi_label`: one model a label.
-    A label that no training product has, or that all have, keeps its share.
-
-    Args:
-        task: str. `single_label` or `multi_label`.
-        num_labels: int.
-        strength: float. scikit-learn's `C`, the inverse of the penalty.
-    """
-
-    def __init__(self, task: str, num_labels: int, strength: float) -> None:
-        self.task = task
-        self.num_labels = num_labels
-        self.strength = strength
-
-    def fit(self, inputs: Any, targets: np.ndarray) -> "LogisticLabels":
-        """Trains on inputs `(n, d)` and targets as `Catalog.targets` gives them."""
-        self.prior = prior_logits(self.task, targets, self.num_labels)
-        columns = [targets] if self.task == "single_label" else (targets > 0).T
-        self.models = [self._fit_one(inputs, column) for column in columns]
-        return self
-
-    def _fit_one(self, inputs: Any, target: np.ndarray) -> LogisticRegression | None:
-        if len(np.unique(target)) < 2:
-            return None
-        model = LogisticRegression(C=self.strength, max_iter=200, tol=1e-3)
-        with warnings.catch_warnings():
-            # A bar to clear need not be polished to the last digit.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            return model.fit(inputs, target)
-
-    def predict(self, inputs: Any) -> np.ndarray:
-        """Logits `(n, num_labels)` of inputs `(n, d)`."""
-        logits = np.tile(self.prior, (inputs.shape[0], 1))
-        for label, model in enumerate(self.models):
-            if model is None:
-                continue
-            scores = model.decision_function(inputs)
-            if self.task == "multi_label":
-                logits[:, label] = scores
-            elif scores.ndim == 1:
-                logits[:, model.classes_] = np.stack([-scores / 2, scores / 2], axis=1)
-            else:
-                logits[:, model.classes_] = scores
-        return logits
-
-
 def fit_image(task: str, num_labels: int) -> Fit:
-    """A way to train PCA and a support vector machine with an RBF kernel.
+    """A way to train PCA and support vector machines with an RBF kernel.
 
-    `multi_label`: one machine a label, its margins read as logits.
-    `single_label`: one machine a pair of labels. A label's logit is the mean
-    over its pairs of `log sigmoid(margin)`, times the number of labels: the
-    count of won pairs would say nothing of how close they were.
-
+    `multi_label`: one machine a label, its margins read as logits;
+    `single_label`: one machine a pair of labels, made into logits by `couple`.
     Margins have no unit; the temperature that the caller fits gives them one.
 
     Args:
@@ -166,34 +113,83 @@ def fit_image(task: str, num_labels: int) -> Fit:
     """
 
     def fit(features: np.ndarray, targets: np.ndarray) -> Predict:
-        num_components = min(NUM_COMPONENTS, *features.shape)
         reduce = make_pipeline(
             StandardScaler(),
-            PCA(num_components, svd_solver="randomized", random_state=0),
+            PCA(
+                min(NUM_COMPONENTS, *features.shape),
+                svd_solver="randomized",
+                random_state=0,
+            ),
         )
         reduced = reduce.fit_transform(features)
+        predict = _fit_labels(
+            task,
+            num_labels,
+            SVC(C=10.0, decision_function_shape="ovo", cache_size=500),
+            couple,
+        )(reduced, targets)
+        return lambda features: predict(reduce.transform(features))
+
+    return fit
+
+
+def fit_logistic(task: str, num_labels: int, strength: float) -> Fit:
+    """A way to train logistic regression.
+
+    `multi_label`: one model a label; `single_label`: one multinomial model.
+
+    Args:
+        task: str. `single_label` or `multi_label`.
+        num_labels: int.
+        strength: float. scikit-learn's `C`, the inverse of the penalty.
+
+    Returns:
+        Function of inputs `(n, d)` and targets that trains, and returns a function
+        of inputs to logits `(n, num_labels)`.
+    """
+    # liblinear is many times faster on wide sparse inputs, and knows two classes only.
+    solver = "liblinear" if task == "multi_label" else "lbfgs"
+    model = LogisticRegression(C=strength, solver=solver, max_iter=200, tol=1e-3)
+
+    def of_classes(scores: np.ndarray, num_classes: int) -> np.ndarray:
+        if num_classes == 2:
+            return np.stack([-scores / 2, scores / 2], axis=1)
+        return scores
+
+    return _fit_labels(task, num_labels, model, of_classes)
+
+
+def _fit_labels(
+    task: str,
+    num_labels: int,
+    model: Any,
+    of_classes: Callable[[np.ndarray, int], np.ndarray],
+) -> Fit:
+    """Trains copies of a scikit-learn model; labels without products keep a prior.
+
+    `of_classes` turns what a model of k classes decides into k logits.
+    """
+
+    def fit(inputs: Any, targets: np.ndarray) -> Predict:
         prior = prior_logits(task, targets, num_labels)
         columns = [targets] if task == "single_label" else (targets > 0).T
-        machines = [
-            SVC(C=10.0, decision_function_shape="ovo", cache_size=500).fit(
-                reduced, column
-            )
-            if len(np.unique(column)) > 1
-            else None
-            for column in columns
-        ]
+        models = {}
+        with warnings.catch_warnings():
+            # A bar to clear need not be polished to the last digit.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            for label, column in enumerate(columns):
+                if len(np.unique(column)) > 1:
+                    models[label] = clone(model).fit(inputs, column)
 
-        def predict(features: np.ndarray) -> np.ndarray:
-            reduced = reduce.transform(features)
-            logits = np.tile(prior, (len(features), 1))
-            for label, machine in enumerate(machines):
-                if machine is None:
-                    continue
-                margins = machine.decision_function(reduced)
+        def predict(inputs: Any) -> np.ndarray:
+            logits = np.tile(prior, (inputs.shape[0], 1))
+            for label, fitted in models.items():
+                decided = fitted.decision_function(inputs)
                 if task == "multi_label":
-                    logits[:, label] = margins
+                    logits[:, label] = decided
                 else:
-                    logits[:, machine.classes_] = couple(margins, len(machine.classes_))
+                    classes = fitted.classes_
+                    logits[:, classes] = of_classes(decided, len(classes))
             return logits
 
         return predict

@@ -1,0 +1,224 @@
+"""cached = live = exported, and a gate that lets nothing else through."""
+
+import base64
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_text
+from conftest import command
+
+from export import verify
+from tfmm import classifier, stages
+from tfmm.run import Run
+
+assert tensorflow_text.__version__  # links the ops that the bundle needs
+
+
+@pytest.fixture(scope="module")
+def served(bundle):
+    return tf.saved_model.load(str(bundle))
+
+
+@pytest.fixture(scope="module")
+def golden(bundle):
+    path = bundle / "assets.extra" / "golden_requests.json"
+    return json.loads(path.read_text())["products"]
+
+
+def inputs(products):
+    return {
+        name: tf.constant([base64.b64decode(x["inputs"][name]) for x in products])
+        for name in products[0]["inputs"]
+    }
+
+
+def test_a_bundle_holds_what_the_design_says(bundle, fitted):
+    for name in (
+        "saved_model.pb",
+        "variables/variables.index",
+        "assets/labels.txt",
+        "assets.extra/tf_serving_warmup_requests",
+        "assets.extra/golden_requests.json",
+        "model_card.md",
+    ):
+        assert (bundle / name).is_file(), name
+    labels = (bundle / "assets" / "labels.txt").read_text().splitlines()
+    assert tuple(labels) == Run(fitted).read_labels()
+    assert not list(bundle.parent.glob(".*"))
+
+
+def test_every_weight_is_stored_once(bundle):
+    size = (bundle / "variables" / "variables.data-00000-of-00001").stat().st_size
+    network = 4 * (23_587_712 + 2048 * 4 + 4)
+    assert network < size < 1.05 * network
+
+
+def test_signatures_are_those_of_the_design(served):
+    default = served.signatures["serving_default"]
+    specs = default.structured_input_signature[1]
+    assert {k: (v.dtype, v.shape.as_list()) for k, v in specs.items()} == {
+        "title": (tf.string, [None]),
+        "image": (tf.string, [None]),
+    }
+    said = {k: (v.dtype, len(v.shape)) for k, v in default.structured_outputs.items()}
+    assert said == {
+        "labels": (tf.string, 2),
+        "scores": (tf.float32, 2),
+        "assigned": (tf.bool, 2),
+        "image_used": (tf.bool, 2),
+        "image_status": (tf.string, 2),
+    }
+    probabilities = served.signatures["probabilities"].structured_outputs
+    assert {k: v.dtype for k, v in probabilities.items()} == {
+        "probabilities": tf.float32
+    }
+
+
+@pytest.mark.parametrize("head", ["policy", "product", "title", "image"])
+def test_cached_is_live(fitted, head, golden):
+    place = Run(fitted)
+    live = classifier.load(place, head)
+    batch = {k: v for k, v in inputs(golden).items() if k in live.modalities}
+    said = live.answer(batch)["probabilities"].numpy()
+    stored, _ = stages.read_probabilities(place, place.read_experiment(), head, "test")
+    ids = stages.read_outputs(place, place.read_experiment(), head, "test").ids.tolist()
+    expected = stored[[ids.index(x["id"]) for x in golden]]
+    np.testing.assert_allclose(said, expected, atol=1e-5)
+
+
+def test_cached_is_exported(served, golden):
+    said = served.signatures["probabilities"](**inputs(golden))["probabilities"]
+    expected = np.array([x["probabilities"] for x in golden])
+    np.testing.assert_allclose(said, expected, atol=1e-5)
+
+
+def test_every_row_of_a_batch_is_its_answer_alone(served, golden):
+    call = served.signatures["probabilities"]
+    batch = inputs(golden)
+    batch["image"] = tf.tensor_scatter_nd_update(
+        batch["image"], [[1], [2]], [b"", b"\xff\xd8\xff broken"]
+    )
+    whole = call(**batch)["probabilities"].numpy()
+    for row in range(len(golden)):
+        alone = call(**{k: v[row : row + 1] for k, v in batch.items()})
+        np.testing.assert_allclose(alone["probabilities"][0], whole[row], atol=1e-6)
+    status = served.signatures["serving_default"](**batch)["image_status"].numpy()
+    assert status[1, 0] == b"missing"
+    assert status[2, 0] == b"corrupt"
+
+
+def test_verify_passes_in_a_process_without_tfmm(bundle):
+    done = command("-X", "importtime", "-m", "export.verify", bundle)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "greatest difference" in done.stdout
+    assert done.stdout.endswith(f"{bundle}: verified\n")
+    modules = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "tensorflow" in modules
+    assert not [x for x in modules if x == "tfmm" or x.startswith("tfmm.")]
+
+
+def broken(bundle, tmp_path):
+    copy = tmp_path / "7"
+    shutil.copytree(bundle, copy)
+    return copy, copy / "assets.extra" / "golden_requests.json"
+
+
+def fails(path):
+    with pytest.raises(verify.Failure) as caught:
+        verify.verify(path)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+def test_verify_notices_other_answers(bundle, tmp_path):
+    copy, file = broken(bundle, tmp_path)
+    content = json.loads(file.read_text())
+    content["products"][0]["probabilities"][0] += 1e-4
+    file.write_text(json.dumps(content))
+    assert "answers differ from the stored ones by 0.0001" in fails(copy)
+
+
+def test_verify_notices_shuffled_labels(bundle, tmp_path):
+    copy, _ = broken(bundle, tmp_path)
+    labels = copy / "assets" / "labels.txt"
+    names = labels.read_text().splitlines()
+    labels.write_text("".join(f"{x}\n" for x in reversed(names)))
+    assert "another label's score" in fails(copy)
+
+
+def test_verify_needs_its_files(bundle, tmp_path):
+    copy, file = broken(bundle, tmp_path)
+    file.unlink()
+    assert "no golden requests" in fails(copy)
+    done = command("-m", "export.verify", tmp_path / "none")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+
+
+def save(tmp_path, function, **held):
+    """A SavedModel whose two signatures are `function` of a string batch."""
+    root = tf.Module()
+    for name, value in held.items():
+        setattr(root, name, value)
+    call = tf.function(function, input_signature=[tf.TensorSpec([None], tf.string, "title")])
+    signatures = {name: call for name in verify.SIGNATURES}
+    tf.saved_model.save(root, str(tmp_path), signatures)
+    return verify._read_graph(tmp_path)
+
+
+def test_verify_notices_python_in_the_graph(tmp_path):
+    def serve(title):
+        return {"x": tf.py_function(lambda x: x, [title], tf.string)}
+
+    with pytest.raises(verify.Failure, match=r"runs Python.*EagerPyFunc"):
+        verify.check_ops(save(tmp_path, serve))
+
+
+def test_verify_notices_what_must_be_compiled(tmp_path):
+    inner = tf.function(lambda x: x + 1.0, jit_compile=True)
+
+    def serve(title):
+        return {"x": inner(tf.cast(tf.strings.length(title), tf.float32))}
+
+    with pytest.raises(verify.Failure, match="must be compiled by XLA"):
+        verify.check_ops(save(tmp_path, serve))
+
+
+def test_verify_notices_variables_that_loading_does_not_restore(tmp_path):
+    layer = keras.layers.Dense(1)
+    layer.build((None, 1))
+
+    def serve(title):
+        lengths = tf.cast(tf.strings.length(title), tf.float32)
+        return {"x": layer(lengths[:, None])}
+
+    with pytest.raises(verify.Failure, match="never restored"):
+        verify.check_variables(save(tmp_path / "a", serve, layer=layer))
+    held = [weight.value for weight in layer.weights]
+    assert verify.check_variables(save(tmp_path / "b", serve, held=held)) == 2
+
+
+def test_versions_count_up_and_are_kept(fitted, tmp_path):
+    models = tmp_path / "models"
+    for expected in ("1", "5", "6"):
+        version = ["--version", "5"] if expected == "5" else []
+        done = command(
+            *("-m", "export", fitted, "--to", models, "--head", "title", *version)
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == str(models / expected)
+    again = command("-m", "export", fitted, "--to", models, "--version", "5")
+    assert again.returncode == 2
+    assert "is there already" in again.stderr
+    assert sorted(x.name for x in models.iterdir()) == ["1", "5", "6"]
+
+
+def test_a_head_that_is_not_there_is_refused(fitted, tmp_path):
+    done = command("-m", "export", fitted, "--to", tmp_path / "m", "--head", "polcy")
+    assert done.returncode == 2
+    assert "did you mean 'policy'" in done.stderr
+    assert not (tmp_path / "m").exists()

@@ -1,0 +1,125 @@
+"""Claims about the whole house."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import command
+
+from tfmm import experiment, settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# The order that docs/notes/0001 gives: no room imports a later one.
+ORDER = (
+    ("__init__", "errors", "progress"),
+    ("settings",),
+    ("experiment",),
+    ("run", "tables"),
+    ("catalog",),
+    ("text", "image"),
+    ("dataset",),
+    ("layers", "metrics"),
+    ("losses",),
+    ("towers", "heads"),
+    ("train",),
+    ("outputs",),
+    ("calibration",),
+    ("stages",),
+    ("report", "classifier"),
+    ("evaluate", "predict"),
+    ("fit",),
+)
+LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
+COMMANDS = (
+    *("tfmm.fit", "tfmm.evaluate", "tfmm.predict", "export", "export.verify"),
+    *("serving.server", "serving.classify"),
+)
+
+
+def imports(path):
+    """Full names that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def sources(*rooms):
+    return [path for room in rooms for path in sorted((ROOT / room).rglob("*.py"))]
+
+
+@pytest.mark.parametrize("path", sources("tfmm"), ids=lambda p: str(p.name))
+def test_imports_run_one_way(path):
+    own = path.relative_to(ROOT / "tfmm").parts[0].removesuffix(".py")
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] != "tfmm":
+            continue
+        room = parts[1] if parts[1] in LEVEL else "__init__"
+        assert room == own or LEVEL[room] < LEVEL[own], f"{own} imports {name}"
+
+
+def test_rooms_keep_apart():
+    for path in sources("tfmm"):
+        assert not [x for x in imports(path) if re.match("(export|serving)(\\.|$)", x)]
+    for path in sources("serving"):
+        assert not [x for x in imports(path) if re.match("(export|tfmm)(\\.|$)", x)]
+    verify = ROOT / "export" / "verify.py"
+    assert not [x for x in imports(verify) if x.startswith("tfmm")]
+
+
+@pytest.mark.parametrize("command_name", COMMANDS)
+def test_help_loads_nothing_heavy(command_name):
+    done = command("-X", "importtime", "-m", command_name, "--help")
+    assert done.returncode == 0, done.stderr
+    modules = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert not modules & {"tensorflow", "keras", "pandas", "sklearn", "matplotlib"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "hparams").glob("*.toml")), ids=str)
+def test_every_experiment_file_loads_and_says_how_to_run_it(path):
+    assert experiment.load(path).towers
+    head = path.read_text(encoding="utf-8").split("\n\n")[0]
+    assert "# Run:" in head
+    assert f"hparams/{path.name}" in head
+
+
+def tables():
+    return [x for x in vars(settings).values() if isinstance(x, type)]
+
+
+def test_every_key_is_in_the_docs():
+    text = (ROOT / "docs" / "experiment.md").read_text(encoding="utf-8")
+    for table in tables():
+        if not issubclass(table, settings.Table):
+            continue
+        for key, field in table.model_fields.items():
+            assert f"`{key}`" in text, f"{table.__name__}.{key}"
+            assert field.description or key == "model", f"{table.__name__}.{key}"
+
+
+def test_every_measure_is_in_the_docs(fitted):
+    import json
+
+    text = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
+    report = json.loads((fitted / "report" / "test" / "report.json").read_text())
+    keys = set(report) | {k for model in report["models"].values() for k in model}
+    assert not [key for key in sorted(keys) if f"`{key}`" not in text]
+
+
+def test_every_command_is_in_the_readme():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert not [name for name in COMMANDS if f"python -m {name}" not in text]
+
+
+def test_no_module_is_a_warehouse():
+    for path in sources("tfmm", "export", "serving", "tools"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 420, path
+
+
+def test_python_is_one_that_the_project_supports():
+    assert (3, 11) <= sys.version_info[:2] <= (3, 13)

@@ -1,0 +1,135 @@
+import keras
+import numpy as np
+import pytest
+from scipy.special import expit, log_softmax, logit, softmax
+
+from tfmm.heads import HEADS
+from tfmm.heads.inputs import TowerShape
+from tfmm.settings import PolicyNetwork, Rule
+
+PRIOR = [0.1, -0.2, 0.3]
+NAMES = ("title", "description", "image")
+GENERATOR = np.random.default_rng(0)
+LOGITS = {x: GENERATOR.normal(size=(4, 3)).astype(np.float32) for x in NAMES}
+
+
+def head(model, task, **settings):
+    kind = PolicyNetwork if model == "policy_network" else Rule
+    shapes = {name: TowerShape(2, 3) for name in NAMES}
+    keras.utils.set_random_seed(0)
+    return HEADS[model](
+        kind(model=model, towers=list(NAMES), **settings), shapes, PRIOR, task
+    )
+
+
+def answer(model, present, rows=slice(None)):
+    """`present`: for each tower whether it is there, in every row."""
+    inputs = {}
+    for name, here in zip(NAMES, present, strict=True):
+        logits = LOGITS[name][rows] * here
+        inputs[name] = {
+            "features": np.ones((len(logits), 2), np.float32) * here,
+            "logits": logits,
+            "present": np.full(len(logits), bool(here)),
+        }
+    return {k: np.asarray(v) for k, v in model(inputs, training=False).items()}
+
+
+def by_hand(rule, task, towers):
+    p = np.stack([LOGITS[x] for x in towers]).astype(np.float64)
+    p = softmax(p, axis=-1) if task == "single_label" else expit(p)
+    if rule == "max":
+        fused = p.max(axis=0)
+    elif rule == "mean":
+        fused = p.mean(axis=0)
+    elif task == "single_label":
+        fused = p.prod(axis=0) / p.prod(axis=0).sum(axis=-1, keepdims=True)
+    else:
+        fused = p.prod(axis=0) / (p.prod(axis=0) + (1 - p).prod(axis=0))
+    return np.log(fused) if task == "single_label" else logit(fused)
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+@pytest.mark.parametrize("rule", ["max", "mean", "product"])
+@pytest.mark.parametrize("present", [(1, 1, 1), (1, 0, 1), (0, 1, 0)])
+def test_rules_are_what_paper_b_says_over_the_towers_that_are_there(
+    rule, task, present
+):
+    towers = [name for name, here in zip(NAMES, present, strict=True) if here]
+    logits = answer(head(rule, task), present)["logits"]
+    np.testing.assert_allclose(logits, by_hand(rule, task, towers), atol=2e-5)
+
+
+EVERY_HEAD = [
+    ("max", {}),
+    ("mean", {}),
+    ("product", {}),
+    ("policy_network", {"hidden_units": [4], "activations": ["tanh"], "l2": 1e-4}),
+    ("policy_network", {"hidden_units": [], "activations": []}),
+    ("policy_network", {"inputs": "log_probabilities", "start_from": "product"}),
+    (
+        "policy_network",
+        {"hidden_units": [6, 5], "activations": ["sigmoid", "tanh"], "dropout": 0.5},
+    ),
+]
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+@pytest.mark.parametrize(("model", "settings"), EVERY_HEAD)
+def test_every_head_answers_every_subset_and_gives_the_prior_without_any(
+    model, settings, task
+):
+    built = head(model, task, **settings)
+    for code in range(8):
+        present = (code & 1, code >> 1 & 1, code >> 2 & 1)
+        said = answer(built, present)
+        assert said["logits"].shape == (4, 3)
+        assert np.isfinite(said["logits"]).all()
+        assert np.isfinite(said["features"]).all()
+    np.testing.assert_allclose(answer(built, (0, 0, 0))["logits"], [PRIOR] * 4)
+
+
+@pytest.mark.parametrize(("model", "settings"), EVERY_HEAD)
+def test_an_answer_does_not_depend_on_the_batch(model, settings):
+    built = head(model, "multi_label", **settings)
+    whole = answer(built, (1, 1, 0))
+    for row in range(4):
+        alone = answer(built, (1, 1, 0), slice(row, row + 1))
+        np.testing.assert_allclose(alone["logits"][0], whole["logits"][row], atol=1e-6)
+
+
+@pytest.mark.parametrize(("model", "settings"), EVERY_HEAD)
+def test_every_head_is_the_same_after_saving(model, settings, tmp_path):
+    built = head(model, "single_label", **settings)
+    built.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    for key, value in answer(built, (1, 1, 1)).items():
+        np.testing.assert_array_equal(answer(loaded, (1, 1, 1))[key], value)
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+def test_a_policy_that_starts_from_the_product_is_the_product(task):
+    policy = head("policy_network", task, start_from="product")
+    expected = by_hand("product", task, NAMES)
+    np.testing.assert_allclose(answer(policy, (1, 1, 1))["logits"], expected, atol=2e-5)
+
+
+def test_a_policy_reads_probabilities_or_their_logarithms():
+    for inputs, function in (("probabilities", softmax), ("log_probabilities", log_softmax)):
+        policy = head(
+            "policy_network", "single_label", inputs=inputs, hidden_units=[], activations=[]
+        )
+        kernel, bias = (np.asarray(w) for w in policy.get_layer("output").weights)
+        read = [function(LOGITS[name], axis=-1) for name in NAMES]
+        joined = np.concatenate([*read, np.ones((4, 3))], axis=1)
+        expected = joined @ kernel + bias
+        np.testing.assert_allclose(answer(policy, (1, 1, 1))["logits"], expected, atol=1e-5)
+
+
+def test_a_policy_has_the_layers_of_paper_c():
+    settings = {"hidden_units": [200, 150], "activations": ["sigmoid", "tanh"]}
+    policy = head("policy_network", "multi_label", **settings)
+    inputs = 3 * 3 + 3
+    expected = inputs * 200 + 200 + 200 * 150 + 150 + 150 * 3 + 3
+    assert policy.count_params() == expected
+    assert policy.output["features"].shape == (None, 150)
