@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import command
+from tiny import command
 
 from tfmm import experiment, settings
 

@@ -81,7 +81,9 @@ def best_threshold(targets: np.ndarray, probabilities: np.ndarray) -> float:
     f1[:-1][scores[:-1] == scores[1:]] = -1.0
     cut = int(np.argmax(f1))
     below = scores[cut + 1] if cut + 1 < len(scores) else 0.0
-    return float(np.float32((scores[cut] + below) / 2))
+    threshold = np.float32((scores[cut] + below) / 2)
+    # Between neighbours the half may be rounded down, onto the score below.
+    return float(threshold if threshold > below else scores[cut])
 
 
 def write(path: Path, calibration: Calibration) -> None:
@@ -89,8 +91,12 @@ def write(path: Path, calibration: Calibration) -> None:
 
 
 def read(path: Path, fingerprint: str) -> Calibration:
-    """Reads a calibration; `RunError` if it was fitted on other outputs."""
+    """Reads a calibration; `RunError` if damaged or fitted on other outputs."""
     content = read_json(path)
-    if content["fingerprint"] != fingerprint:
+    try:
+        found = Calibration(**{**content, "thresholds": tuple(content["thresholds"])})
+    except (KeyError, TypeError):
+        raise RunError(f"{path}: not what a calibration file holds") from None
+    if found.fingerprint != fingerprint:
         raise RunError(f"{path}: stale; run tfmm.fit --resume")
-    return Calibration(**{**content, "thresholds": tuple(content["thresholds"])})
+    return found

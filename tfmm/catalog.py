@@ -87,7 +87,7 @@ class Catalog:
 
     def present(self, modality: str, rows: np.ndarray) -> np.ndarray:
         """bool `(m,)`: whether the products have this modality."""
-        values = self.texts.get(modality, self.images.get(modality))
+        values = (self.texts | self.images)[modality]
         return np.array([bool(values[row]) for row in rows], bool)
 
     def fingerprint(self) -> str:
@@ -238,26 +238,30 @@ def _labels(table: Table, settings: Experiment) -> list[tuple[str, ...]]:
         if isinstance(cell, str) and options.label_separator == "json":
             try:
                 cell = json.loads(cell) if cell.strip() else []
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:
                 raise CatalogError(
-                    f"{table.where(row)}: {column!r} is no JSON list ({error.msg}). "
-                    f"Received: {cell!r}"
+                    f"{table.where(row)}: {column!r} is no JSON list ({error}). "
+                    f"Received: {cell!r:.80}"
                 ) from None
-        if isinstance(cell, str):
+            names = [cell] if isinstance(cell, str) else cell
+        elif isinstance(cell, str):
             names = [cell] if single else cell.split(options.label_separator)
-        elif isinstance(cell, list) and all(isinstance(x, str) for x in cell):
-            names = cell
         else:
+            names = cell
+        if not isinstance(names, list) or not all(isinstance(x, str) for x in names):
             raise CatalogError(
                 f"{table.where(row)}: {column!r} must be text or a list of texts. "
-                f"Received: {cell!r}"
+                f"Received: {cell!r:.80}"
             )
         names = tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
         for name in names:
-            if len(name.splitlines()) > 1:  # labels.txt holds a label a line
+            # labels.txt holds a label a line, as UTF-8.
+            broken = any("\ud800" <= letter <= "\udfff" for letter in name)
+            if broken or len(name.splitlines()) > 1:
+                what = "half a surrogate pair" if broken else "a line break"
                 raise CatalogError(
-                    f"{table.where(row)}: {column!r} holds a line break. "
-                    f"Received: {name!r}"
+                    f"{table.where(row)}: {column!r} holds {what}. "
+                    f"Received: {name!r:.80}"
                 )
         if single and len(names) > 1:
             raise CatalogError(

@@ -63,23 +63,25 @@ def command_line(command: Callable[..., Any], name: str) -> None:
         command: A function annotated for Typer.
         name: How the command is called, as in `python -m tfmm.fit`.
     """
-    import click
     import typer
 
     app = typer.Typer(
         add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
     )
     app.command()(command)
+    # Typer carries a click of its own, whose private name this is not.
+    wrong_usage: Any = typer.BadParameter.__base__
     try:
         status = app(standalone_mode=False, prog_name=name)
-    except click.ClickException as error:
+    except wrong_usage as error:
         message = " ".join(error.format_message().split())
         print(f"{name}: {message} (see {name} --help)", file=sys.stderr)
         sys.exit(2)
     except TfmmError as error:
         print(f"{name}: {error}", file=sys.stderr)
         sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
+        status = 130
+    if status == 130:  # which Typer makes of an interrupt
         print(f"{name}: interrupted", file=sys.stderr)
-        sys.exit(130)
     sys.exit(status if isinstance(status, int) else 0)

@@ -45,9 +45,12 @@ class Experiment(Table):
 
     @model_validator(mode="after")
     def _names_meet(self) -> Self:
-        for name in (*self.modalities, *self.towers, *self.heads):
-            if name in RESERVED_NAMES:
-                raise ValueError(f"{name!r} is a reserved name; choose another")
+        for table in ("modalities", "towers", "heads"):
+            for name in getattr(self, table):
+                if name in RESERVED_NAMES:
+                    raise ValueError(
+                        f"[{table}.{name}] has a reserved name; choose another"
+                    )
         for name, tower in self.towers.items():
             where = f"[towers.{name}]"
             if tower.modality not in self.modalities:
@@ -115,14 +118,16 @@ def load(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Experiment:
             naming file, table and key, and the nearest name.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         near = sorted(str(p) for p in path.parent.glob("*.toml"))
         hint = did_you_mean(str(path), near) if near else ""
         raise ExperimentError(f"{path}: no such experiment file{hint}") from None
     except IsADirectoryError:
         raise ExperimentError(f"{path}: expected a TOML file, not a folder") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ExperimentError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ExperimentError(f"{path}: not a TOML file: {error}") from None
     for override in overrides:
         _apply(data, override)
@@ -134,7 +139,9 @@ def check(data: dict[str, Any], source: str) -> Experiment:
     try:
         # Through JSON because pydantic's strict mode takes JSON's types as TOML
         # means them: 1 for a float is fine, "1" is not.
-        return Experiment.model_validate_json(json.dumps(data, default=str), strict=True)
+        return Experiment.model_validate_json(
+            json.dumps(data, default=str), strict=True
+        )
     except ValidationError as error:
         raise ExperimentError(f"{source}: {_first_message(error)}") from None
 
@@ -144,10 +151,13 @@ def _apply(data: dict[str, Any], override: str) -> None:
     parts = dotted.strip().split(".")
     if not equals or not all(parts):
         raise ExperimentError(f"--set: expected key=value. Received: {override!r}")
+    value: Any = text.strip()
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
+        parsed = tomllib.loads(f"value = {text}")
+    except (tomllib.TOMLDecodeError, RecursionError):
+        parsed = {}
+    if len(parsed) == 1:  # a line break in it must not smuggle in other keys
+        value = parsed["value"]
     table = data
     for depth, part in enumerate(parts[:-1]):
         if part not in table:
@@ -166,14 +176,15 @@ def _apply(data: dict[str, Any], override: str) -> None:
 
 def _first_message(error: ValidationError) -> str:
     """One line for the first thing that pydantic found wrong."""
-    problem = error.errors(include_url=False)[0]
+    problems = error.errors(include_url=False)
+    problem = problems[0]
     kind, received = problem["type"], problem["input"]
     tables, model = _walk(problem["loc"])
     name = tables.pop() if tables else ""
     where = f"[{'.'.join(tables)}] " if tables else ""
     if kind == "extra_forbidden":
-        options = model.model_fields if model else ()
-        return f"{where or 'the file '}has no key {name!r}{did_you_mean(name, options)}"
+        keys = model.model_fields if model else ()
+        return f"{where or 'the file '}has no key {name!r}{did_you_mean(name, keys)}"
     if kind == "missing":
         return f"{where or 'the file '}needs a key {name!r}"
     if kind == "union_tag_not_found":
@@ -188,8 +199,19 @@ def _first_message(error: ValidationError) -> str:
     if kind == "value_error":
         place = f"[{'.'.join([*tables, name])}] " if name else ""
         return f"{place}{problem['ctx']['error']}"
-    message = problem["msg"].removeprefix("Input should be ")
-    return f"{where}{name}: expected {message}. Received: {received!r}"
+    # A value that may be of several types has a problem with each.
+    same = [p for p in problems if _walk(p["loc"])[0] == [*tables, name]]
+    expected = " or ".join(dict.fromkeys(_expected(p["msg"]) for p in same))
+    return f"{where}{name}: expected {expected}. Received: {received!r}"
+
+
+def _expected(message: str) -> str:
+    """What goes after "expected", of pydantic's "List should have at least ..."."""
+    _, should, rest = message.partition(" should ")
+    if not should:
+        return message
+    rest = rest.replace(" after validation", "")
+    return rest.removeprefix("be ") if rest.startswith("be ") else f"to {rest}"
 
 
 def _walk(loc: tuple[Any, ...]) -> tuple[list[str], type[BaseModel] | None]:
@@ -214,6 +236,8 @@ def _walk(loc: tuple[Any, ...]) -> tuple[list[str], type[BaseModel] | None]:
             inside = arguments[1]
         else:
             inside = fields[part].annotation if part in fields else None
+            if type(None) in get_args(inside):  # a table that need not be there
+                inside = get_args(inside)[0]
     return names, holder
 
 

@@ -10,9 +10,10 @@ def weighted_sigmoid_cross_entropy(targets, logits, positive_weight=1.0):
     With logits `x`, targets `z` in [0, 1] and weight `q`:
 
     `loss = -q z log s(x) - (1 - z) log(1 - s(x))`, computed as
-    `(1 - z) x + (1 + (q - 1) z) (log(1 + exp(-|x|)) + max(-x, 0))`,
+    `(1 - z) x + (1 + (q - 1) z) softplus(-x)`, `softplus(x) = log(1 + exp(x))`,
 
-    which neither overflows nor loses its gradient for large `|x|`. `q > 1` buys
+    which neither overflows nor loses its gradient for large `|x|`, and has the right
+    one at `x = 0`, where `max(-x, 0) + log(1 + exp(-|x|))` has not. `q > 1` buys
     recall with precision; `q = 1` is plain binary cross-entropy.
 
     Args:
@@ -33,8 +34,7 @@ def weighted_sigmoid_cross_entropy(targets, logits, positive_weight=1.0):
     logits = ops.convert_to_tensor(logits)
     targets = ops.cast(targets, logits.dtype)
     weight = 1.0 + (positive_weight - 1.0) * targets
-    softplus = ops.log1p(ops.exp(-ops.abs(logits))) + ops.maximum(-logits, 0.0)
-    return (1.0 - targets) * logits + weight * softplus
+    return (1.0 - targets) * logits + weight * ops.softplus(-logits)
 
 
 @keras.saving.register_keras_serializable(package="tfmm")

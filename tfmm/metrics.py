@@ -1,5 +1,7 @@
 """Measures of the papers, from probabilities; scikit-learn does the counting."""
 
+from typing import Any
+
 import numpy as np
 from scipy.special import expit, log_softmax, softmax
 from sklearn import metrics as sklearn_metrics
@@ -42,19 +44,20 @@ def quick_measures(
 
 
 def _f1(truth: np.ndarray, given: np.ndarray) -> dict[str, float]:
-    occurring = truth.any(axis=0)
     f1 = sklearn_metrics.f1_score
     return {
         "micro_f1": float(f1(truth, given, average="micro", zero_division=0)),
-        "macro_f1": float(
-            f1(
-                truth[:, occurring],
-                given[:, occurring],
-                average="macro",
-                zero_division=0,
-            )
-        ),
+        "macro_f1": float(f1(truth, given, **_over_occurring(truth))),
     }
+
+
+def _over_occurring(truth: np.ndarray) -> dict[str, Any]:
+    """Options for a mean over the labels that occur.
+
+    By `labels`, since scikit-learn takes a lone column cut out for two classes.
+    """
+    occurring = np.flatnonzero(truth.any(axis=0))
+    return {"labels": occurring, "average": "macro", "zero_division": 0}
 
 
 def is_right(task: str, targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -108,18 +111,17 @@ def measures(
     given = assigned(task, probabilities, thresholds)
     truth = one_hot(targets, num_labels) if task == "single_label" else targets > 0
     occurring = np.flatnonzero(truth.any(axis=0))
-    options = {"average": "macro", "zero_division": 0}
-    kept, kept_given = truth[:, occurring], given[:, occurring]
+    options = _over_occurring(truth)
     result = {
         "top1": float(is_right(task, targets, probabilities).mean()),
         **_f1(truth, given),
         "mean_precision": float(
-            sklearn_metrics.precision_score(kept, kept_given, **options)
+            sklearn_metrics.precision_score(truth, given, **options)
         ),
-        "mean_recall": float(sklearn_metrics.recall_score(kept, kept_given, **options)),
+        "mean_recall": float(sklearn_metrics.recall_score(truth, given, **options)),
         "map": float(
             sklearn_metrics.average_precision_score(
-                kept, probabilities[:, occurring], average="macro"
+                truth[:, occurring], probabilities[:, occurring], average="macro"
             )
         ),
         "ece": calibration_error(task, truth, probabilities),

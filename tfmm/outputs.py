@@ -1,18 +1,19 @@
 """The outputs store: what every model says of every split, on disk.
 
-    outputs/MODEL/SPLIT/ids.npy         (n,)    strings
-    outputs/MODEL/SPLIT/features.npy    (n, d)  float32, zeros where absent
-    outputs/MODEL/SPLIT/logits.npy      (n, C)  float32, zeros where absent
-    outputs/MODEL/SPLIT/present.npy     (n,)    bool
-    outputs/MODEL/SPLIT/store.json      the fingerprint and the shapes
-    outputs/targets/SPLIT.npy           (n, C) float32 or (n,) int32; past 1,000
-                                        labels of multi_label SPLIT.npz (SciPy CSR)
-    outputs/targets/SPLIT.json          the catalog's fingerprint
+outputs/MODEL/SPLIT/ids.npy         (n,)    strings
+outputs/MODEL/SPLIT/features.npy    (n, d)  float32, zeros where absent
+outputs/MODEL/SPLIT/logits.npy      (n, C)  float32, zeros where absent
+outputs/MODEL/SPLIT/present.npy     (n,)    bool
+outputs/MODEL/SPLIT/store.json      the fingerprint and the shapes
+outputs/targets/SPLIT.npy           (n, C) float32 or (n,) int32; past 1,000
+                                    labels of multi_label SPLIT.npz (SciPy CSR)
+outputs/targets/SPLIT.json          the catalog's fingerprint
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import scipy.sparse
@@ -66,7 +67,7 @@ def write(
         partial.mkdir()
         np.save(partial / "ids.npy", np.asarray(ids, dtype=str))
         np.save(partial / "present.npy", np.asarray(present, bool))
-        arrays: dict[str, np.ndarray] = {}
+        arrays: dict[str, np.memmap] = {}
         done = 0
         for batch in batches:
             count = len(batch["logits"])
@@ -104,18 +105,24 @@ def read(directory: Path, fingerprint: str) -> Outputs:
     """
     if not directory.is_dir():
         raise RunError(f"{directory}: no outputs; the run is not that far yet")
-    store = read_json(directory / "store.json")
-    if store["fingerprint"] != fingerprint:
+    file = directory / "store.json"
+    store = read_json(file)
+    try:
+        found = store["fingerprint"]
+        shapes = {key: tuple(store["shapes"][key]) for key in ("features", "logits")}
+    except (KeyError, TypeError):
+        raise RunError(f"{file}: not what an outputs store holds") from None
+    if found != fingerprint:
         raise RunError(
             f"{directory}: stale: made from another model, experiment or catalog "
-            f"({store['fingerprint']}, not {fingerprint}); run tfmm.fit --resume"
+            f"({found}, not {fingerprint}); run tfmm.fit --resume"
         )
     arrays = {
         key: _open(directory / f"{key}.npy")
         for key in ("ids", "features", "logits", "present")
     }
     for key, array in arrays.items():
-        expected = tuple(store["shapes"].get(key, store["shapes"]["logits"][:1]))
+        expected = shapes.get(key, shapes["logits"][:1])
         if array.shape != expected:
             raise RunError(
                 f"{directory / key}.npy: truncated or replaced: shape {array.shape}, "
@@ -126,10 +133,10 @@ def read(directory: Path, fingerprint: str) -> Outputs:
 
 def _open(path: Path) -> np.ndarray:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise RunError(f"{path}: no such file; run tfmm.fit --resume") from None
-    except (ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise RunError(f"{path}: truncated or damaged: {error}") from None
 
 
@@ -137,10 +144,9 @@ def write_targets(
     outputs: Path, split: str, targets: np.ndarray, catalog_fingerprint: str
 ) -> None:
     """Writes the targets of a split: `(n, C)` float32 or `(n,)` int32."""
-    sparse = targets.ndim == 2 and targets.shape[1] > DENSE_LABELS
-    path = outputs / "targets" / f"{split}.{'npz' if sparse else 'npy'}"
+    path = _targets_file(outputs, split, targets.shape)
     with replacing(path) as partial, partial.open("wb") as file:
-        if sparse:
+        if path.suffix == ".npz":
             scipy.sparse.save_npz(file, scipy.sparse.csr_matrix(targets))
         else:
             np.save(file, targets)
@@ -154,17 +160,30 @@ def read_targets(outputs: Path, split: str) -> tuple[np.ndarray, str]:
     Raises:
         RunError: If they are not there, or truncated.
     """
-    info = read_json(outputs / "targets" / f"{split}.json")
-    path = outputs / "targets" / f"{split}.npy"
-    if path.exists():
-        targets = np.asarray(_open(path))
-    else:
+    file = outputs / "targets" / f"{split}.json"
+    info = read_json(file)
+    try:
+        shape, catalog_fingerprint = tuple(info["shape"]), info["catalog"]
+    except (KeyError, TypeError):
+        raise RunError(f"{file}: not what an outputs store holds") from None
+    path = _targets_file(outputs, split, shape)
+    if path.suffix == ".npz":
         try:
-            targets = scipy.sparse.load_npz(path.with_suffix(".npz")).toarray()
-        except (OSError, ValueError) as error:
+            targets = scipy.sparse.load_npz(path).toarray()
+        except FileNotFoundError:
+            raise RunError(f"{path}: no such file; run tfmm.fit --resume") from None
+        except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
             raise RunError(f"{path}: truncated or damaged: {error}") from None
-    if list(targets.shape) != info["shape"]:
+    else:
+        targets = np.asarray(_open(path))
+    if targets.shape != shape:
         raise RunError(
-            f"{path}: truncated: shape {targets.shape}, not {info['shape']}"
+            f"{path}: truncated or replaced: shape {targets.shape}, not {shape}"
         )
-    return targets, info["catalog"]
+    return targets, catalog_fingerprint
+
+
+def _targets_file(outputs: Path, split: str, shape: tuple[int, ...]) -> Path:
+    """By the shape alone: a file of another catalog's kind may still lie there."""
+    sparse = len(shape) == 2 and shape[1] > DENSE_LABELS
+    return outputs / "targets" / f"{split}.{'npz' if sparse else 'npy'}"

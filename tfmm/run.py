@@ -1,21 +1,21 @@
 """The run directory: the only place that knows the names inside it.
 
-    RUN/
-      experiment.toml            the resolved experiment; `tfmm.fit` takes it again
-      run.json                   command, versions, catalog hash, when
-      catalog/labels.txt         the label names, in order
-      catalog/splits.csv         id, split of every product
-      catalog/left_out.csv       id, reason: no usable label
-      catalog/bad_images.csv     id, modality, path, reason
-      catalog/samples.json       raw inputs of a few test products
-      models/MODEL/model.keras   a tower or a head
-      models/MODEL/model.json    its fingerprint and how training went
-      models/MODEL/log.csv       a line an epoch
-      models/MODEL/tensorboard/  the same for TensorBoard
-      models/MODEL/training/     checkpoint and best weights, until training ends
-      outputs/                   see outputs.py
-      report/SPLIT/              report.json, index.html, *.png
-      lock                       held by the process that works here
+RUN/
+  experiment.toml            the resolved experiment; `tfmm.fit` takes it again
+  run.json                   command, versions, catalog hash, when
+  catalog/labels.txt         the label names, in order
+  catalog/splits.csv         id, split of every product
+  catalog/left_out.csv       id, reason: no usable label
+  catalog/bad_images.csv     id, modality, path, reason
+  catalog/samples.json       raw inputs of a few test products
+  models/MODEL/model.keras   a tower or a head
+  models/MODEL/model.json    its fingerprint and how training went
+  models/MODEL/log.csv       a line an epoch
+  models/MODEL/tensorboard/  the same for TensorBoard
+  models/MODEL/training/     checkpoint and best weights, until training ends
+  outputs/                   see outputs.py
+  report/SPLIT/              report.json, index.html, *.png
+  lock                       held by the process that works here
 """
 
 import fcntl
@@ -104,7 +104,9 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"{path}: no such file; the run is not that far yet") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path}: damaged: {error}") from None
 
 
@@ -169,7 +171,13 @@ class Run:
     def read_labels(self) -> tuple[str, ...]:
         """The label names, in the order of every output."""
         self.require()
-        return tuple(self.labels_file.read_text(encoding="utf-8").split("\n")[:-1])
+        try:
+            text = self.labels_file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RunError(
+                f"{self.labels_file}: cannot be read: {error}; run tfmm.fit --resume"
+            ) from None
+        return tuple(text.split("\n")[:-1])
 
     def write_start(
         self, settings: Experiment, command: list[str], catalog: dict[str, Any]
@@ -181,8 +189,10 @@ class Run:
             command: The command line.
             catalog: `path`, `sha256` and `fingerprint` of the catalog.
         """
+        content = settings.model_dump(mode="json", exclude_none=True)
+        for column in {"group", "split"} - settings.catalog.model_fields_set:
+            del content["catalog"][column]  # used if there; named, they must be there
         with replacing(self.experiment_file) as partial:
-            content = settings.model_dump(mode="json", exclude_none=True)
             partial.write_text(tomli_w.dumps(content), encoding="utf-8")
         versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
         write_json(
@@ -211,7 +221,9 @@ class Run:
             self.path.mkdir(parents=True, exist_ok=True)
             handle = (self.path / "lock").open("w")
         except OSError as error:
-            raise RunError(f"{self.path}: cannot be written: {error.strerror}") from None
+            raise RunError(
+                f"{self.path}: cannot be written: {error.strerror}"
+            ) from None
         with handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -219,6 +231,8 @@ class Run:
                 raise RunError(
                     f"{self.path}: another process is working in this run"
                 ) from None
-            for partial in self.path.rglob(".*.partial"):
-                _remove(partial)  # left by a killed process
+            # Left by a killed process. Listed first: they lie inside each other.
+            for pattern in (".*.partial", ".*.old"):
+                for partial in list(self.path.rglob(pattern)):
+                    _remove(partial)
             yield

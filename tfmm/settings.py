@@ -19,9 +19,9 @@ Activation = Literal["linear", "sigmoid", "relu", "tanh"]
 
 
 class Table(BaseModel):
-    """A TOML table: frozen, and refusing keys that it does not know."""
+    """A TOML table: frozen, refusing keys it does not know, and inf and nan."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def key(default: Any = ..., help: str = "") -> Any:
@@ -90,9 +90,7 @@ class Modality(Table):
 class Training(Table):
     """How a network is trained; shared by towers and trained heads."""
 
-    optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = key(
-        "adam", "Update rule."
-    )
+    optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = key("adam", "Update rule.")
     learning_rate: Positive = key(1e-3, "Rate of the first epoch.")
     momentum: BelowOne = key(0.0, "Momentum; rmsprop and sgd only.")
     weight_decay: Annotated[float, Field(ge=0.0)] = key(
@@ -177,7 +175,7 @@ class ResNet50(Training):
     def _frozen_needs_weights(self) -> Self:
         if self.weights == "none" and self.trainable_layers != "all":
             raise ValueError(
-                "'trainable_layers' must be \"all\" with weights = \"none\", or "
+                '\'trainable_layers\' must be "all" with weights = "none", or '
                 f"random layers stay frozen. Received: {self.trainable_layers}"
             )
         return self

@@ -2,12 +2,12 @@
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -29,13 +29,13 @@ class Table:
     Attributes:
         path: The file.
         columns: Column name -> cells: text, or what JSON and Parquet hold there.
-        first_row: The number that `row_number` gives the first row: as a
-            spreadsheet counts, so 2 after a header line, and 1 otherwise.
+        numbers: The number of each row in the file: as a spreadsheet counts, so 2
+            after a header line, and 1 otherwise.
     """
 
     path: Path
     columns: dict[str, list[Any]]
-    first_row: int
+    numbers: Sequence[int]
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
@@ -44,7 +44,7 @@ class Table:
         return column in self.columns
 
     def row_number(self, row: int) -> int:
-        return row + self.first_row
+        return self.numbers[row]
 
     def where(self, row: int) -> str:
         """`catalog.csv:118`, for messages."""
@@ -75,18 +75,22 @@ def read(path: Path) -> Table:
 
     Raises:
         CatalogError: If the file is missing, empty, of an unknown kind, wrongly
-            encoded, or a row has the wrong number of cells.
+            encoded, names a column twice, or a row has the wrong number of cells.
     """
     chunks = list(read_chunks(path, 10_000))
     columns: dict[str, list[Any]] = {name: [] for name in chunks[0].columns}
+    numbers: list[int] = []
     for chunk in chunks:
+        numbers.extend(chunk.numbers)
         for name, cells in chunk.columns.items():
             columns[name].extend(cells)
-    return Table(chunks[0].path, columns, chunks[0].first_row)
+    return Table(chunks[0].path, columns, numbers)
 
 
 def read_chunks(path: Path, rows: int) -> Iterator[Table]:
     """Reads a table `rows` rows at a time; memory does not grow with the file.
+
+    Blank lines are skipped.
 
     Yields:
         At least one table; every one with the same columns.
@@ -97,123 +101,157 @@ def read_chunks(path: Path, rows: int) -> Iterator[Table]:
     path = Path(path)
     kind = SUFFIXES.get(path.suffix.lower())
     if kind is None:
-        raise CatalogError(
-            f"{path}: expected a table ending in {', '.join(SUFFIXES)}"
-        )
-    if not path.is_file():
-        raise CatalogError(f"{path}: no such catalog file")
-    reader = {"json": _json_lines, "parquet": _parquet}.get(kind, _separated)
+        raise CatalogError(f"{path}: expected a table ending in {', '.join(SUFFIXES)}")
     empty = True
     try:
-        for table in reader(path, rows):
+        if not path.is_file():
+            found = "a folder, not a" if path.is_dir() else "no such"
+            raise CatalogError(f"{path}: {found} catalog file")
+        if kind == "parquet":
+            chunks = _parquet(path, rows)
+        elif kind == "json":
+            chunks = _grouped(path, _json_lines(path), rows)
+        else:
+            chunks = _grouped(path, _separated(path, kind), rows)
+        for table in chunks:
             empty = empty and not len(table)
             yield table
-    except UnicodeDecodeError as error:
-        raise CatalogError(_wrong_encoding(path, kind, error)) from None
+    except UnicodeDecodeError:
+        raise CatalogError(_wrong_encoding(path, kind)) from None
+    except OSError as error:
+        raise CatalogError(f"{path}: cannot be read: {error.strerror}") from None
     if empty:
         raise CatalogError(f"{path}: the file holds no products")
 
 
-def _separated(path: Path, rows: int) -> Iterator[Table]:
-    try:
-        with pd.read_csv(
-            path,
-            sep=SUFFIXES[path.suffix.lower()],
-            dtype=object,
-            keep_default_na=False,
-            engine="python",  # the C engine fills short rows up in silence
-            encoding="utf-8-sig",
-            chunksize=rows,
-            on_bad_lines="error",
-            index_col=False,
-        ) as chunks:
-            for frame in chunks:
-                yield _from_frame(path, frame)
-    except pd.errors.EmptyDataError:
-        raise CatalogError(f"{path}: the file is empty") from None
-    except pd.errors.ParserError as error:
-        message = " ".join(str(error).split())
-        raise CatalogError(f"{path}: not a table: {message}") from None
+def _grouped(
+    path: Path, records: Iterator[tuple[int, dict[str, Any]]], rows: int
+) -> Iterator[Table]:
+    while group := list(islice(records, rows)):
+        names = group[0][1]
+        columns = {name: [record[name] for _, record in group] for name in names}
+        yield Table(path, columns, [number for number, _ in group])
 
 
-def _from_frame(path: Path, frame: pd.DataFrame) -> Table:
-    first_row = int(frame.index[0]) + 2 if len(frame) else 2
-    # With the default markers off, only a cell that is not there at all is null.
-    short = frame.isna().any(axis=1).to_numpy()
-    if short.any():
-        row = int(short.argmax()) + first_row
-        raise CatalogError(f"{path}:{row}: the row has fewer cells than the header")
-    columns = {str(name): frame[name].tolist() for name in frame.columns}
-    return Table(path, columns, first_row)
+def _separated(path: Path, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    names: list[str] = []
+    number = 0
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        try:
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            for number, cells in enumerate(reader, start=1):
+                if not cells:
+                    continue
+                if not names:
+                    _check_names(path, cells)
+                    names = cells
+                    continue
+                if len(cells) != len(names):
+                    raise CatalogError(
+                        f"{path}:{number}: expected {len(names)} cells, as in the "
+                        f"header. Received: {len(cells)}"
+                    )
+                yield number, dict(zip(names, cells, strict=True))
+        except csv.Error as error:
+            raise CatalogError(f"{path}:{number + 1}: not a table: {error}") from None
+    if not names:
+        raise CatalogError(f"{path}: the file is empty")
 
 
-def _json_lines(path: Path, rows: int) -> Iterator[Table]:
-    columns: dict[str, list[Any]] = {}
-    start, count = 1, 0
-    names: list[str] | None = None
+def _check_names(path: Path, names: Sequence[str]) -> None:
+    for position, name in enumerate(names):
+        if "\0" in name:
+            raise CatalogError(f"{path}: {name!r:.80} is not UTF-8; is it UTF-16?")
+        if name and name in names[:position]:
+            raise CatalogError(f"{path}: the column {name!r} is there twice")
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    names: list[str] = []
     with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
             try:
                 record = json.loads(line)
+                if "\\u" in line:  # only so can half a surrogate pair be written
+                    json.dumps(record, ensure_ascii=False).encode("utf-8")
             except json.JSONDecodeError as error:
                 raise CatalogError(f"{path}:{number}: no JSON: {error.msg}") from None
+            except (ValueError, RecursionError) as error:
+                raise CatalogError(f"{path}:{number}: unusable JSON: {error}") from None
             if not isinstance(record, dict):
                 raise CatalogError(f"{path}:{number}: expected a JSON object")
-            if names is None:
-                names = list(record)
-                columns = {name: [] for name in names}
+            names = names or list(record)
             for name in record:
-                if name not in columns:
+                if name not in names:
                     raise CatalogError(
                         f"{path}:{number}: key {name!r} is not in the first line"
                         f"{did_you_mean(name, names)}"
                     )
-            for name in names:
-                value = record.get(name)
-                columns[name].append("" if value is None else value)
-            count += 1
-            if count == rows:
-                yield Table(path, columns, start)
-                columns = {name: [] for name in names}
-                start, count = number + 1, 0
-    if count or names is None:
-        yield Table(path, columns, start)
+            yield number, {name: _cell(record.get(name)) for name in names}
 
 
 def _parquet(path: Path, rows: int) -> Iterator[Table]:
-    try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise CatalogError(f"{path}: not a Parquet file: {error}") from None
     start = 1
-    with file:
-        for batch in file.iter_batches(batch_size=rows):
-            columns = {
-                name: ["" if cell is None else cell for cell in column.to_pylist()]
-                for name, column in zip(batch.schema.names, batch.columns, strict=True)
-            }
-            yield Table(path, columns, start)
-            start += batch.num_rows
-        if start == 1:
-            yield Table(path, {name: [] for name in file.schema_arrow.names}, 1)
-
-
-def _wrong_encoding(path: Path, kind: str, error: UnicodeDecodeError) -> str:
-    """Names the row and the column of the first byte that is no UTF-8."""
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        if kind == "json":
-            rows: Iterator[list[str]] = ([line] for line in file)
-            header = ["the line"]
-        else:
-            rows = csv.reader(file, delimiter=kind)
-            header = next(rows)
-        first = 1 if kind == "json" else 2
-        for number, cells in enumerate(rows, start=first):
-            for column, cell in zip(header, cells, strict=False):
-                if any("\udc80" <= letter <= "\udcff" for letter in cell):
-                    return (
-                        f"{path}:{number}: {column!r} is not UTF-8 "
-                        f"(save the file as UTF-8). Received: "
-                        f"{cell.encode('utf-8', 'surrogateescape')!r:.80}"
+    try:
+        with pq.ParquetFile(path) as file:
+            _check_names(path, file.schema_arrow.names)
+            for batch in file.iter_batches(batch_size=rows):
+                columns = {
+                    name: _parquet_cells(path, start, name, column)
+                    for name, column in zip(
+                        batch.schema.names, batch.columns, strict=True
                     )
-    return f"{path}: not UTF-8 (byte {error.start}); save the file as UTF-8"
+                }
+                yield Table(path, columns, range(start, start + batch.num_rows))
+                start += batch.num_rows
+    except (pa.ArrowException, OSError) as error:
+        message = " ".join(str(error).split())
+        raise CatalogError(f"{path}: not a whole Parquet file: {message}") from None
+
+
+def _parquet_cells(path: Path, start: int, name: str, column: Iterable) -> list[Any]:
+    cells = []
+    for number, cell in enumerate(column, start=start):
+        try:
+            cells.append(_cell(cell.as_py()))
+        except UnicodeDecodeError as error:
+            raise CatalogError(
+                f"{path}:{number}: {name!r} is not UTF-8. Received: "
+                f"{error.object!r:.80}"
+            ) from None
+    return cells
+
+
+def _cell(value: Any) -> Any:
+    """Null and NaN, which is what pandas writes for it, are `""`."""
+    return "" if value is None or value != value else value
+
+
+def _wrong_encoding(path: Path, kind: str) -> str:
+    """Names the row and the column of the first byte that is no UTF-8."""
+    advice = "is not UTF-8 (save the file as UTF-8)"
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        rows: Iterable[list[str]] = ([line] for line in file)
+        if kind != "json":
+            rows = csv.reader(file, delimiter=kind)
+        header: list[str] | None = None
+        try:
+            for number, cells in enumerate(rows, start=1):
+                for position, cell in enumerate(cells):
+                    if any("\udc80" <= letter <= "\udcff" for letter in cell):
+                        column = "the line"
+                        if kind != "json" and header is None:
+                            column = "the header"
+                        elif header is not None and position < len(header):
+                            column = repr(header[position])
+                        return (
+                            f"{path}:{number}: {column} {advice}. Received: "
+                            f"{cell.encode('utf-8', 'surrogateescape')!r:.80}"
+                        )
+                if kind != "json":
+                    header = header or cells
+        except csv.Error:
+            pass  # beyond the first wrong byte nothing need be a table
+    return f"{path}: {advice}"

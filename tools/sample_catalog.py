@@ -52,7 +52,7 @@ FOREIGN_NOUN_RATE = 0.15
 ROOM_NAMED_RATE = 0.50  # rooms that the description names
 SECOND_ROOM_RATE = 0.40
 VARIANT_RATE = 0.05  # designs that come in two or three colours
-FRONT_RATE = 0.55  # pictures that show the family
+FRONT_RATE = 0.60  # pictures that show the family
 CUT_OUT_RATE = 0.20  # pictures without a wall, so without a room
 PNG_RATE = 0.06
 
@@ -63,13 +63,8 @@ ENTITY_RATE = 0.04
 
 # One file each, so that every decoder and every colour model is met at least once.
 RARE_FORMATS = (
-    "palette.png",
-    "alpha.png",
-    "gif",
-    "bmp",
-    "webp",
-    "grey.jpg",
-    "cmyk.jpg",
+    *("palette.png", "alpha.png", "grey.jpg", "cmyk.jpg"),
+    *("gif", "bmp", "webp"),
 )
 
 FAMILIES = {"lamp": 0.38, "clock": 0.34, "fan": 0.28}
@@ -627,7 +622,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: With code 2 and one line on standard error, if the target
             exists and is not empty, or cannot be written.
     """
-    parser = _Parser(description="Draws the sample catalog.", prog="sample_catalog")
+    parser = _Parser(
+        description="Draws the sample catalog.", prog="tools/sample_catalog.py"
+    )
     parser.add_argument("--to", type=Path, required=True, metavar="DIR")
     parser.add_argument("--products", type=int, default=600, metavar="N")
     parser.add_argument("--seed", type=int, default=0)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_text
-from conftest import command
+from tiny import command
 
 from export import verify
 from tfmm import classifier, stages

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import command
+from tiny import command
 
 from tfmm import experiment, outputs, stages
 from tfmm.errors import RunError

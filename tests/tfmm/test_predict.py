@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import command
+from tiny import command
 
 from tfmm import stages
 from tfmm.run import Run

@@ -1,5 +1,6 @@
 """resnet50: a residual network over an image."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -75,8 +76,11 @@ def _backbone(weights: str, size: int) -> keras.Model:
         )
     backbone = keras.applications.ResNet50(weights=None, **options)
     try:
-        backbone.load_weights(weights)
-    except (ValueError, OSError, KeyError) as error:
+        with warnings.catch_warnings():
+            # Keras only warns of layers that it leaves as they are.
+            warnings.simplefilter("error")
+            backbone.load_weights(weights)
+    except (ValueError, OSError, KeyError, UserWarning) as error:
         raise ExperimentError(
             f"resnet50: {weights} does not hold the weights of ResNet-50 without "
             f"its top: {str(error).splitlines()[0]}"

@@ -7,7 +7,7 @@ reads the catalog, its labels and its splits as `tfmm.fit` does and trains
 - one text tower: all text modalities joined, TF-IDF of words (1 and 2) and of
   characters within words (2 to 5), logistic regression;
 - one image tower: histograms of oriented gradients and colour histograms of all
-  image modalities, PCA, a support vector machine with an RBF kernel;
+  image modalities, PCA, support vector machines with an RBF kernel;
 - `max`, `mean` and `product` of their temperature-calibrated probabilities;
 - `stack`: a logistic regression on the towers' out-of-fold probabilities and on
   which modalities are present.
@@ -21,10 +21,9 @@ learn from `fusion`.
 Needs scikit-image: `pip install -e '.[bench]'`.
 """
 
-import json
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,42 +31,35 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from PIL import Image
+from scipy.special import expit
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
-from sklearn.pipeline import make_pipeline, make_union
-from sklearn.preprocessing import StandardScaler
+from sklearn.pipeline import make_union
 from sklearn.svm import SVC
 
-from tfmm import calibration, experiment, metrics
-from tfmm import catalog as catalogs
+from tfmm import calibration, experiment, metrics, tables
+from tfmm.catalog import Catalog
+from tfmm.catalog import load as load_catalog
 from tfmm.errors import TfmmError, command_line
+from tfmm.experiment import Experiment
+from tfmm.progress import progress, say
+from tfmm.run import write_json
 
 NUM_FOLDS = 4
 NUM_RESAMPLES = 2000
 PICTURE_PX = 64
+NUM_FEATURES = 7 * 7 * 2 * 2 * 9 + 4 * 128
 NUM_COMPONENTS = 200
+PAIR_STEEPNESS = 4.0  # support vectors lie at margins of -1 and 1
+COUPLED_AT_ONCE = 256  # products; bounds the memory of the pairs' matrices
 STACK_STRENGTHS = (0.03, 0.3, 3.0, 30.0)
 
 Predict = Callable[[Any], np.ndarray]
 Fit = Callable[[Any, np.ndarray], Predict]
-
-
-@dataclass(frozen=True)
-class Tower:
-    """What one modality says of every product of the catalog.
-
-    Args:
-        logits: Dict of split to float array `(n, C)`: `fit` (out-of-fold),
-            `validation` and `test`.
-        present: Dict of split to bool array `(n,)`.
-    """
-
-    logits: dict[str, np.ndarray]
-    present: dict[str, np.ndarray]
 
 
 def fit_text(task: str, num_labels: int) -> Fit:
@@ -113,14 +105,8 @@ def fit_image(task: str, num_labels: int) -> Fit:
     """
 
     def fit(features: np.ndarray, targets: np.ndarray) -> Predict:
-        reduce = make_pipeline(
-            StandardScaler(),
-            PCA(
-                min(NUM_COMPONENTS, *features.shape),
-                svd_solver="randomized",
-                random_state=0,
-            ),
-        )
+        num_components = min(NUM_COMPONENTS, *features.shape)
+        reduce = PCA(num_components, svd_solver="randomized", random_state=0)
         reduced = reduce.fit_transform(features)
         predict = _fit_labels(
             task,
@@ -200,8 +186,11 @@ def _fit_labels(
 def couple(margins: np.ndarray, num_labels: int) -> np.ndarray:
     """Label logits from the margins of all pairs of labels.
 
-    `logit_i = sum_j log sigmoid(margin_ij) * num_labels / (num_labels - 1)` with
-    `margin_ji = -margin_ij`.
+    A pair's margin gives the chance `r_ij = sigmoid(PAIR_STEEPNESS * margin_ij)`
+    of label i if it is i or j. The labels' probabilities are those that agree
+    best with all pairs: they minimise `sum_ij (r_ji p_i - r_ij p_j)^2` under
+    `sum_i p_i = 1`, which is one linear system a product. Adding up won pairs
+    would choose as well and say nothing of how sure the choice is.
 
     Args:
         margins: Float array `(n, num_labels * (num_labels - 1) / 2)`, pairs in the
@@ -210,21 +199,37 @@ def couple(margins: np.ndarray, num_labels: int) -> np.ndarray:
         num_labels: int. At least 2.
 
     Returns:
-        Float array `(n, num_labels)`.
+        Float array `(n, num_labels)`, the logarithms of the probabilities.
 
     Example:
-    >>> couple(np.array([0.0]), 2).round(3).tolist()
-    [[-1.386, -1.386]]
+    >>> np.exp(couple(np.array([0.0]), 2)).round(3).tolist()
+    [[0.5, 0.5]]
+
+    Reference:
+    - Wu, Lin and Weng, 2004, "Probability estimates for multi-class classification
+        by pairwise coupling", second approach.
     """
     if margins.ndim == 1:
         margins = -margins[:, None]
     first, second = np.triu_indices(num_labels, k=1)
-    won = -np.logaddexp(0.0, -margins)
-    lost = won - margins
-    # A matrix of zeros and ones adds up the pairs of each label.
-    is_first = np.equal.outer(first, np.arange(num_labels)).astype(np.float64)
-    is_second = np.equal.outer(second, np.arange(num_labels)).astype(np.float64)
-    return (won @ is_first + lost @ is_second) * num_labels / (num_labels - 1)
+    diagonal = np.arange(num_labels)
+    logits = np.empty((len(margins), num_labels))
+    for start in range(0, len(margins), COUPLED_AT_ONCE):
+        rows = slice(start, start + COUPLED_AT_ONCE)
+        chances = expit(PAIR_STEEPNESS * margins[rows])
+        wins = np.zeros((len(chances), num_labels, num_labels))
+        wins[:, first, second] = chances
+        wins[:, second, first] = 1.0 - chances
+        # The last row and column hold the multiplier of the constraint.
+        system = np.zeros((len(chances), num_labels + 1, num_labels + 1))
+        system[:, :-1, :-1] = -wins * wins.transpose(0, 2, 1)
+        system[:, diagonal, diagonal] = np.square(wins).sum(axis=1)
+        system[:, -1, :-1] = system[:, :-1, -1] = 1.0
+        wanted = np.zeros((len(chances), num_labels + 1, 1))
+        wanted[:, -1] = 1.0
+        solved = np.linalg.solve(system, wanted)[:, :-1, 0]
+        logits[rows] = metrics.logits_of("single_label", solved)
+    return logits
 
 
 def prior_logits(task: str, targets: np.ndarray, num_labels: int) -> np.ndarray:
@@ -257,3 +262,431 @@ def out_of_fold(
             logits = np.empty((len(targets), predicted.shape[1]))
         logits[unseen] = predicted
     return logits
+
+
+def picture_features(path: str) -> np.ndarray | None:
+    """Shape and colour of a picture: what was state of the art in 2010.
+
+    Histograms of oriented gradients (9 directions, cells of 8 px, blocks of 2 x 2
+    cells) of the picture at `PICTURE_PX`, and for each quarter the square roots of
+    the shares of 128 colours (hue 8 x saturation 4 x value 4).
+
+    Args:
+        path: str.
+
+    Returns:
+        Float array `(NUM_FEATURES,)`; `None` if the file cannot be read.
+
+    Raises:
+        TfmmError: If scikit-image is not installed.
+    """
+    try:
+        from skimage.feature import hog
+    except ImportError as error:
+        raise TfmmError(
+            "image features need scikit-image: pip install -e '.[bench]'. "
+            f"Received: {error}"
+        ) from None
+    try:
+        with Image.open(path) as file:
+            size = (PICTURE_PX, PICTURE_PX)
+            picture = file.convert("RGB").resize(size, Image.Resampling.BILINEAR)
+    except (OSError, SyntaxError, ValueError):  # what Pillow raises on broken files
+        return None
+    shape = hog(
+        np.asarray(picture),
+        orientations=9,
+        pixels_per_cell=(8, 8),
+        cells_per_block=(2, 2),
+        channel_axis=-1,
+    )
+    hue, saturation, value = np.moveaxis(np.asarray(picture.convert("HSV"), int), 2, 0)
+    colours = hue // 32 * 16 + saturation // 64 * 4 + value // 64
+    half = PICTURE_PX // 2
+    shares = [
+        np.bincount(quarter.ravel(), minlength=128) / quarter.size
+        for rows in (colours[:half], colours[half:])
+        for quarter in (rows[:, :half], rows[:, half:])
+    ]
+    return np.concatenate([shape, *np.sqrt(shares)]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Products:
+    """What a tower reads of every product of the catalog.
+
+    Args:
+        inputs: Array `(n, ...)`; anything where a product has nothing to read.
+        present: Bool array `(n,)`.
+    """
+
+    inputs: np.ndarray
+    present: np.ndarray
+
+
+def read_texts(catalog: Catalog) -> Products:
+    """All text modalities, joined by spaces."""
+    rows = zip(*catalog.texts.values(), strict=True)
+    texts = np.array([" ".join(filter(None, row)) for row in rows], object)
+    return Products(texts, texts != "")
+
+
+def read_pictures(catalog: Catalog) -> Products:
+    """The features of all image modalities side by side, zeros for a missing one."""
+    blocks, present = [], np.zeros(len(catalog.ids), bool)
+    for name, paths in catalog.images.items():
+        found = {}
+        with progress(f"features of {name}", len(paths)) as report:
+            for row, path in enumerate(paths):
+                features = picture_features(path) if path else None
+                if features is not None:
+                    found[row] = features
+                report(row + 1)
+        num_bad = np.count_nonzero(paths != "") - len(found)
+        say(f"{name}: {len(found)} images, {num_bad} that cannot be read")
+        block = np.zeros((len(paths), NUM_FEATURES), np.float32)
+        for row, features in found.items():
+            block[row] = features
+            present[row] = True
+        blocks.append(block)
+    return Products(np.hstack(blocks), present)
+
+
+def read_groups(catalog: Catalog, settings: Experiment) -> np.ndarray:
+    """The group of each product, by which the catalog's splits keep it; or its id."""
+    table = tables.read(catalog.path)
+    column = settings.catalog.group
+    if column not in table:
+        return catalog.ids
+    cells = [cell.strip() for cell in table.text_column(column)]
+    return np.array([c or i for c, i in zip(cells, catalog.ids, strict=True)], object)
+
+
+def fit_tower(
+    name: str,
+    fit: Fit,
+    products: Products,
+    catalog: Catalog,
+    parts: Mapping[str, np.ndarray],
+    groups: np.ndarray,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """Trains a tower and lets it speak of the products of all parts.
+
+    Args:
+        name: str. For messages.
+        fit: A way to train.
+        products: Products. What the tower reads.
+        catalog: Catalog.
+        parts: Dict of `fit`, `validation` and `test` to rows of the catalog.
+        groups: Array `(len(catalog),)`, for the folds.
+        seed: int. Of the folds.
+
+    Returns:
+        Dict of part to calibrated probabilities `(n, C)`: those of `fit` are
+        out-of-fold, and products without the modality get the label shares.
+
+    Raises:
+        TfmmError: If too few products have the modality.
+    """
+    started = time.monotonic()
+    task, num_labels = catalog.task, len(catalog.label_names)
+    has = {part: rows[products.present[rows]] for part, rows in parts.items()}
+    num_groups = len(set(groups[has["fit"]]))
+    if num_groups < NUM_FOLDS or not len(has["validation"]):
+        raise TfmmError(
+            f"{catalog.path}: expected at least {NUM_FOLDS} groups of products with "
+            f"{name} to train on and one to validate. Received: {num_groups} and "
+            f"{len(has['validation'])}"
+        )
+    inputs = {part: products.inputs[rows] for part, rows in has.items()}
+    targets = {part: catalog.targets(rows) for part, rows in has.items()}
+    predict = fit(inputs["fit"], targets["fit"])
+    logits = {part: predict(inputs[part]) for part in ("validation", "test")}
+    logits["fit"] = out_of_fold(
+        fit, inputs["fit"], targets["fit"], groups[has["fit"]], seed
+    )
+    temperature = calibration.fit(
+        task, targets["validation"], logits["validation"], fingerprint=""
+    ).temperature
+    prior = prior_logits(task, catalog.targets(parts["fit"]), num_labels)
+    probabilities = {}
+    for part, rows in parts.items():
+        whole = np.tile(prior, (len(rows), 1))
+        whole[products.present[rows]] = logits[part] / temperature
+        probabilities[part] = metrics.probabilities(task, whole)
+    say(f"{name}: trained in {time.monotonic() - started:.0f} s")
+    return probabilities
+
+
+def by_max(task: str, towers: np.ndarray) -> np.ndarray:
+    """Each label's greatest probability; towers `(towers, n, C)` to `(n, C)`."""
+    return towers.max(axis=0)
+
+
+def by_mean(task: str, towers: np.ndarray) -> np.ndarray:
+    """Each label's mean probability; towers `(towers, n, C)` to `(n, C)`."""
+    return towers.mean(axis=0)
+
+
+def by_product(task: str, towers: np.ndarray) -> np.ndarray:
+    """The probabilities multiplied, and divided by what makes them add up to 1.
+
+    Over the labels for `single_label`, over yes and no of each label for
+    `multi_label`; towers `(towers, n, C)` to `(n, C)`.
+
+    Example:
+    >>> towers = np.array([[[0.5, 0.25]], [[0.5, 0.5]]])
+    >>> by_product("multi_label", towers).round(3).tolist()
+    [[0.5, 0.25]]
+    """
+    logits = metrics.logits_of(task, towers).astype(np.float64)
+    return metrics.probabilities(task, logits.sum(axis=0))
+
+
+RULES = {"max": by_max, "mean": by_mean, "product": by_product}
+
+
+def fit_stack(
+    task: str,
+    num_labels: int,
+    inputs: Mapping[str, np.ndarray],
+    targets: Mapping[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    """Trains the stack; its strength is the one with the least validation loss.
+
+    Args:
+        task: str. `single_label` or `multi_label`.
+        num_labels: int.
+        inputs: Dict of part to float array `(n, d)`, by `stack_inputs`.
+        targets: Dict of part to targets.
+
+    Returns:
+        Dict of part to probabilities `(n, C)`, of `validation` and `test`.
+    """
+    best_loss, best = np.inf, {}
+    for strength in STACK_STRENGTHS:
+        predict = fit_logistic(task, num_labels, strength)(
+            inputs["fit"], targets["fit"]
+        )
+        logits = {part: predict(inputs[part]) for part in ("validation", "test")}
+        loss = metrics.log_loss(task, targets["validation"], logits["validation"])
+        if loss < best_loss:
+            best_loss, best = loss, logits
+    return {part: metrics.probabilities(task, x) for part, x in best.items()}
+
+
+def stack_inputs(probabilities: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """What the stack reads.
+
+    Args:
+        probabilities: Float array `(towers, n, C)`.
+        present: Bool array `(towers, n)`.
+
+    Returns:
+        Float array `(n, towers * (C + 1))`: the probabilities, then the presences.
+    """
+    return np.hstack([*probabilities, present.T])
+
+
+def interval(values: np.ndarray, seed: int) -> tuple[float, float]:
+    """The 95 % bootstrap interval of a mean over products.
+
+    Args:
+        values: Array `(n,)`. A difference of two models' values makes it paired.
+        seed: int.
+
+    Returns:
+        Two floats, the 2.5th and the 97.5th percentile.
+
+    Example:
+    >>> interval(np.ones(10), seed=0)
+    (1.0, 1.0)
+    """
+    rng = np.random.default_rng(seed)
+    size = len(values)
+    means = [values[rng.integers(size, size=size)].mean() for _ in range(NUM_RESAMPLES)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def measure(catalog: Catalog, settings: Experiment) -> dict[str, Any]:
+    """Trains everything and measures it on `test`.
+
+    Args:
+        catalog: Catalog.
+        settings: Experiment. Its seed and its group column are read here.
+
+    Returns:
+        Dict like `report.json`, with `top1_half_width` of each model and with
+        `stack_minus_best_tower`.
+
+    Raises:
+        TfmmError: If a split is empty, or too few products have a modality.
+    """
+    task, num_labels = catalog.task, len(catalog.label_names)
+    trained_on = np.concatenate([catalog.rows("train"), catalog.rows("fusion")])
+    parts = {
+        "fit": np.sort(trained_on),
+        "validation": catalog.rows("validation"),
+        "test": catalog.rows("test"),
+    }
+    for part, rows in parts.items():
+        if not len(rows):
+            raise TfmmError(f"{catalog.path}: no products to use for {part!r}")
+    targets = {part: catalog.targets(rows) for part, rows in parts.items()}
+    groups = read_groups(catalog, settings)
+
+    read = {}
+    if catalog.images:
+        read["image"] = read_pictures(catalog), fit_image(task, num_labels)
+    if catalog.texts:
+        read["text"] = read_texts(catalog), fit_text(task, num_labels)
+    said = {
+        name: fit_tower(name, fit, products, catalog, parts, groups, settings.seed)
+        for name, (products, fit) in read.items()
+    }
+    towers = list(said)
+    if len(towers) > 1:
+        joined = {part: np.stack([said[t][part] for t in towers]) for part in parts}
+        for name, rule in RULES.items():
+            said[name] = {part: rule(task, joined[part]) for part in parts}
+        inputs = {
+            part: stack_inputs(
+                joined[part], np.stack([read[t][0].present[rows] for t in towers])
+            )
+            for part, rows in parts.items()
+        }
+        said["stack"] = fit_stack(task, num_labels, inputs, targets)
+    return numbers(task, towers, said, targets, settings.seed)
+
+
+def numbers(
+    task: str,
+    towers: Sequence[str],
+    said: Mapping[str, Mapping[str, np.ndarray]],
+    targets: Mapping[str, np.ndarray],
+    seed: int,
+) -> dict[str, Any]:
+    """The report of what models said.
+
+    Args:
+        task: str. `single_label` or `multi_label`.
+        towers: Sequence of the names of the models that are towers.
+        said: Dict of model to dict of `validation` and `test` to probabilities.
+        targets: Dict of the same parts to targets.
+        seed: int. Of the bootstrap.
+
+    Returns:
+        Dict as `measure` returns it.
+    """
+    truth = targets["test"]
+    models, right = {}, {}
+    for name, probabilities in said.items():
+        model = {
+            "kind": "tower" if name in towers else "head",
+            "towers": [name] if name in towers else list(towers),
+        }
+        thresholds = None
+        if task == "multi_label":
+            threshold = calibration.best_threshold(
+                targets["validation"], probabilities["validation"]
+            )
+            thresholds = np.full(truth.shape[1], threshold)
+            model["threshold"] = threshold
+        model |= metrics.measures(task, truth, probabilities["test"], thresholds)
+        right[name] = metrics.is_right(task, truth, probabilities["test"])
+        low, high = interval(right[name], seed)
+        models[name] = model | {"top1_half_width": (high - low) / 2}
+
+    best = max(towers, key=lambda name: models[name]["top1"])
+    oracle = float(np.any([right[name] for name in towers], axis=0).mean())
+    to_gain = oracle - models[best]["top1"]
+    for name, model in models.items():
+        model["oracle_share"] = None
+        if name not in towers and to_gain > 0:
+            model["oracle_share"] = (model["top1"] - models[best]["top1"]) / to_gain
+    result = {
+        "split": "test",
+        "task": task,
+        "products": len(truth),
+        "labels": said[best]["test"].shape[1],
+        "models": models,
+        "oracle": {"top1": oracle},
+        "best_tower": best,
+    }
+    if "stack" in models:
+        gain = right["stack"].astype(float) - right[best]
+        low, high = interval(gain, seed)
+        difference = {"top1": float(gain.mean()), "low": low, "high": high}
+        result["stack_minus_best_tower"] = difference
+    return result
+
+
+def table(report: Mapping[str, Any]) -> str:
+    """The report as a plain table.
+
+    Args:
+        report: Mapping as `measure` returns it.
+
+    Returns:
+        Several lines.
+    """
+    columns = ("top1", "macro_f1", "micro_f1", "oracle_share")
+    lines = [
+        f"{report['products']} test products, {report['labels']} labels, "
+        f"{report['task']}; \u00b1 and [ ] are 95 % intervals over products",
+        "",
+        f"{'model':<10}{'top1':>8}{'':>8}" + "".join(f"{c:>14}" for c in columns[1:]),
+    ]
+    for name, model in report["models"].items():
+        cells = [
+            f"{name:<10}{model['top1']:>8.3f} \u00b1 {model['top1_half_width']:.3f}"
+        ]
+        for column in columns[1:]:
+            value = model[column]
+            cells.append(f"{'' if value is None else format(value, '.3f'):>14}")
+        lines.append("".join(cells).rstrip())
+    lines.append(f"{'oracle':<10}{report['oracle']['top1']:>8.3f}")
+    if "stack_minus_best_tower" in report:
+        gain = report["stack_minus_best_tower"]
+        lines += [
+            "",
+            f"stack - {report['best_tower']}: top1 {gain['top1']:+.3f} "
+            f"[{gain['low']:+.3f}, {gain['high']:+.3f}]",
+        ]
+    return "\n".join(lines)
+
+
+def shallow(
+    hparams: Annotated[Path, typer.Argument(help="Experiment file (TOML).")],
+    catalog: Annotated[Path, typer.Option(help="Table of products.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images; the table's by default.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="key=value over the file's; may be repeated."),
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="File for the numbers (JSON).")
+    ] = None,
+) -> None:
+    """Trains shallow models on an experiment's catalog and prints what they reach."""
+    started = time.monotonic()
+    settings = experiment.load(hparams, set_ or [])
+    if not catalog.is_file():
+        raise TfmmError(f"{catalog}: no such catalog file")
+    if to is not None and not to.parent.is_dir():
+        raise TfmmError(
+            f"--to: expected a file in a folder that exists. Received: {to}"
+        )
+    report = measure(load_catalog(catalog, settings, images), settings)
+    report["seconds"] = round(time.monotonic() - started, 1)
+    if to is not None:
+        write_json(to, report)
+    print(table(report))
+
+
+if __name__ == "__main__":
+    command_line(shallow, "python tools/bench/shallow.py")

@@ -1,0 +1,87 @@
+"""A tiny catalog, its experiment, and a way to run commands."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+WORDS = {"lamp": "bright light", "table": "oak wood", "rug": "soft wool"}
+COLORS = {"lamp": (250, 220, 60), "table": (120, 70, 30), "rug": (40, 60, 200)}
+
+EXPERIMENT = """
+seed = 0
+[catalog]
+task = "multi_label"
+splits = { train = 0.5, fusion = 0.2, validation = 0.15, test = 0.15 }
+[modalities.title]
+kind = "text"
+columns = ["title"]
+[modalities.image]
+kind = "image"
+columns = ["image"]
+[towers.title]
+model = "text_cnn"
+modality = "title"
+max_words = 5
+kernel_sizes = [1, 2]
+filters = 4
+embedding_dim = 4
+batch_size = 8
+max_epochs = 3
+[towers.image]
+model = "resnet50"
+modality = "image"
+image_size = 32
+random_flip = true
+batch_size = 16
+max_epochs = 1
+[heads.product]
+model = "product"
+towers = ["title", "image"]
+[heads.policy]
+model = "policy_network"
+towers = ["title", "image"]
+hidden_units = [5]
+activations = ["tanh"]
+dropout = 0.2
+max_epochs = 3
+[export]
+head = "policy"
+top_k = 2
+"""
+
+
+def write_catalog(folder: Path, products: int = 48) -> Path:
+    """Writes catalog.csv and its images; product 3 has a bad image, 5 has none."""
+    import tensorflow as tf
+
+    (folder / "images").mkdir(parents=True)
+    generator = np.random.default_rng(7)
+    path = folder / "catalog.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "title", "image", "labels"])
+        for number in range(products):
+            kind = list(WORDS)[number % 3]
+            picture = generator.integers(-20, 20, (40, 30, 3)) + COLORS[kind]
+            encoded = tf.io.encode_jpeg(np.uint8(np.clip(picture, 0, 255))).numpy()
+            image = f"images/{number}.jpg"
+            if number == 3:
+                encoded = b"this is no picture"
+            if number == 5:
+                image = ""
+            else:
+                (folder / image).write_bytes(encoded)
+            title = "" if number == 7 else f"{WORDS[kind]} no {number % 4}"
+            labels = kind if number % 2 else f"{kind}|new"
+            writer.writerow([f"P{number}", title, image, labels])
+    return path
+
+
+def command(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    """Runs `python WORDS` as a user would."""
+    return subprocess.run(
+        [sys.executable, *map(str, words)], capture_output=True, text=True, cwd=cwd
+    )
