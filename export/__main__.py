@@ -23,7 +23,9 @@ def export(
 
     place = Run(run)
     place.require()
-    taken = [int(x.name) for x in to.iterdir() if x.name.isdigit()] if to.is_dir() else []
+    taken = (
+        [int(x.name) for x in to.iterdir() if x.name.isdigit()] if to.is_dir() else []
+    )
     if version in taken:
         raise ExportError(f"{to / str(version)}: is there already; versions are kept")
     target = to / str(version or max(taken, default=0) + 1)

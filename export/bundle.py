@@ -10,7 +10,7 @@ from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
 from export import ABOUT_FILE, EXTRA, GOLDEN_FILE, WARMUP_FILE
 from export.model_card import model_card
-from tfmm import classifier, stages
+from tfmm import classifier, results
 from tfmm.classifier import Classifier
 from tfmm.errors import ExportError
 from tfmm.run import Run, read_json, replacing, write_json
@@ -123,7 +123,7 @@ def golden_requests(run: Run, model: Classifier) -> dict:
     """
     samples = read_json(run.samples_file)
     settings = run.read_experiment()
-    stored, _ = stages.read_probabilities(run, settings, model.name, "test")
+    stored, _ = results.read_probabilities(run, settings, model.name, "test")
     return {
         "top_k": model.top_k,
         "products": [

@@ -27,6 +27,7 @@ ORDER = (
     ("train",),
     ("outputs",),
     ("calibration",),
+    ("results",),
     ("stages",),
     ("report", "classifier"),
     ("evaluate", "predict"),

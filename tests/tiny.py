@@ -28,8 +28,9 @@ max_words = 5
 kernel_sizes = [1, 2]
 filters = 4
 embedding_dim = 4
+learning_rate = 0.05
 batch_size = 8
-max_epochs = 3
+max_epochs = 4
 [towers.image]
 model = "resnet50"
 modality = "image"
@@ -43,6 +44,8 @@ towers = ["title", "image"]
 [heads.policy]
 model = "policy_network"
 towers = ["title", "image"]
+inputs = "log_probabilities"
+start_from = "product"
 hidden_units = [5]
 activations = ["tanh"]
 dropout = 0.2

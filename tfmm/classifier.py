@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmm import image, stages, text
+from tfmm import image, results, text
 from tfmm.errors import ExperimentError, did_you_mean
 from tfmm.experiment import Experiment
 from tfmm.run import Run
@@ -72,12 +72,12 @@ class Classifier:
         self.top_k = min(top_k, len(self.label_names))
         self.towers: dict[str, Tower] = {}
         for tower in settings.towers_of(name):
-            reads = stages.tower_inputs(settings.towers[tower])
+            reads = results.tower_inputs(settings.towers[tower])
             self.towers[tower] = Tower(
-                stages.load_model(run, tower),
+                results.load_model(run, tower),
                 reads.modality,
                 reads.image_size,
-                stages.read_calibration(run, settings, tower).temperature,
+                results.read_calibration(run, settings, tower).temperature,
             )
         used = {tower.modality for tower in self.towers.values()}
         self.modalities: dict[str, Modality] = {
@@ -85,16 +85,18 @@ class Classifier:
             for modality, about in settings.modalities.items()
             if modality in used
         }
-        self.head = stages.load_model(run, name) if name in settings.heads else None
-        calibration = stages.read_calibration(run, settings, name)
+        self.head = results.load_model(run, name) if name in settings.heads else None
+        calibration = results.read_calibration(run, settings, name)
         self.temperature = np.float32(calibration.temperature)
         self.thresholds = np.float32(calibration.thresholds)
-        self.prior = np.float32(stages.prior_logits(run, settings))
+        self.prior = np.float32(results.prior_logits(run, settings))
 
     @property
     def images(self) -> list[str]:
         """The image modalities, in order."""
-        return [name for name, about in self.modalities.items() if about.kind == "image"]
+        return [
+            name for name, about in self.modalities.items() if about.kind == "image"
+        ]
 
     @property
     def models(self) -> list[keras.Model]:

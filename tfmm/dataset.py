@@ -40,9 +40,12 @@ def batches(
         Dataset of dicts: the modality's name -> string `(batch,)` or float32
         `(batch, image_size, image_size, 3)` in [0, 255].
     """
-    return _values(catalog, rows, inputs).batch(batch_size).map(
-        lambda value: {inputs.modality: value}
-    ).prefetch(2)
+    return (
+        _values(catalog, rows, inputs)
+        .batch(batch_size)
+        .map(lambda value: {inputs.modality: value})
+        .prefetch(2)
+    )
 
 
 def epoch(
@@ -74,9 +77,12 @@ def epoch(
             values, tf.data.Dataset.from_tensor_slices(seeds.astype(np.int32))
         ).map(image.random_flip, num_parallel_calls=tf.data.AUTOTUNE)
     targets = tf.data.Dataset.from_tensor_slices(catalog.targets(rows))
-    return tf.data.Dataset.zip(values, targets).batch(batch_size).map(
-        lambda value, target: ({inputs.modality: value}, {"logits": target})
-    ).prefetch(2)
+    return (
+        tf.data.Dataset.zip(values, targets)
+        .batch(batch_size)
+        .map(lambda value, target: ({inputs.modality: value}, {"logits": target}))
+        .prefetch(2)
+    )
 
 
 def _values(catalog: Catalog, rows: np.ndarray, inputs: Inputs) -> tf.data.Dataset:

@@ -44,10 +44,7 @@ def decode_batch(encoded: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
         (rows, tf.zeros([size, size, 3]), tf.constant(MISSING))
     )
     index, images, status = (
-        decoded.ignore_errors()
-        .concatenate(last)
-        .batch(rows + 1)
-        .get_single_element()
+        decoded.ignore_errors().concatenate(last).batch(rows + 1).get_single_element()
     )
     index, images, status = index[:-1, None], images[:-1], status[:-1]
     shape = tf.stack([rows, size, size, 3])
@@ -70,7 +67,9 @@ def decode_file(path: tf.Tensor, size: int) -> tf.Tensor:
         `tf.errors.InvalidArgumentError`.
     """
     image, status = _decode(tf.io.read_file(path), size)
-    tf.debugging.assert_equal(status, USED, tf.strings.join(["Cannot use image ", path]))
+    tf.debugging.assert_equal(
+        status, USED, tf.strings.join(["Cannot use image ", path])
+    )
     return image
 
 
@@ -84,7 +83,10 @@ def _decode(encoded: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
 
     kind = tf.case(
         [
-            (tf.equal(tf.strings.length(encoded), 0), lambda: tf.constant(MISSING_KIND)),
+            (
+                tf.equal(tf.strings.length(encoded), 0),
+                lambda: tf.constant(MISSING_KIND),
+            ),
             (starts(b"\xff\xd8\xff"), lambda: tf.constant(JPEG)),
             (starts(b"\x89PNG"), lambda: tf.constant(PNG)),
             (starts(b"GIF8"), lambda: tf.constant(GIF)),
@@ -130,9 +132,7 @@ def _decode(encoded: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
         image = tf.image.resize(image, [size, size], antialias=True)
         return tf.clip_by_value(image, 0.0, 255.0)
 
-    image = tf.cond(
-        tf.equal(status, USED), decode, lambda: tf.zeros([size, size, 3])
-    )
+    image = tf.cond(tf.equal(status, USED), decode, lambda: tf.zeros([size, size, 3]))
     return tf.ensure_shape(image, [size, size, 3]), status
 
 

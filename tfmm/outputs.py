@@ -169,7 +169,8 @@ def read_targets(outputs: Path, split: str) -> tuple[np.ndarray, str]:
     path = _targets_file(outputs, split, shape)
     if path.suffix == ".npz":
         try:
-            targets = scipy.sparse.load_npz(path).toarray()
+            with path.open("rb") as opened:  # SciPy leaves a damaged one open
+                targets = scipy.sparse.load_npz(opened).toarray()
         except FileNotFoundError:
             raise RunError(f"{path}: no such file; run tfmm.fit --resume") from None
         except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:

@@ -19,7 +19,9 @@ def predict(
     model: Annotated[
         Path, typer.Argument(help="A run, or a SavedModel that `export` wrote.")
     ],
-    catalog: Annotated[Path, typer.Option(help="Table of products; labels not needed.")],
+    catalog: Annotated[
+        Path, typer.Option(help="Table of products; labels not needed.")
+    ],
     to: Annotated[Path, typer.Option(help="Table to write: .csv or .parquet.")],
     images: Annotated[
         Path | None, typer.Option(help="Folder of the images; the table's by default.")

@@ -1,32 +1,25 @@
-"""The stages that fit and search both call: audit, one tower, one head.
-
-The only place that opens the outputs store for heads.
-"""
+"""The stages that fit and search both call: audit, one tower, one head."""
 
 import base64
 import csv
 import io
 from collections.abc import Iterable, Iterator
-from functools import partial
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmm import calibration, dataset, image, metrics, outputs, train
-from tfmm.calibration import Calibration
+from tfmm import calibration, dataset, image, metrics, outputs, results, train
 from tfmm.catalog import BadImage, Catalog
 from tfmm.catalog import load as load_catalog
-from tfmm.dataset import Inputs
 from tfmm.errors import CatalogError, RunError
 from tfmm.experiment import Experiment
 from tfmm.heads import HEADS
 from tfmm.heads.inputs import TowerShape
 from tfmm.losses import loss_for
-from tfmm.outputs import Outputs
 from tfmm.progress import progress, say
-from tfmm.run import Run, fingerprint, read_json, replacing, write_json
+from tfmm.run import Run, read_json, replacing, write_json
 from tfmm.settings import SPLITS, Training
 from tfmm.towers import TOWERS
 from tfmm.train import Places
@@ -155,7 +148,7 @@ def write_targets(run: Run, catalog: Catalog, split: str, name: str) -> None:
 def fit_tower(run: Run, settings: Experiment, catalog: Catalog, name: str) -> None:
     """Trains a tower and writes its outputs and calibration, unless all is there."""
     tower = settings.towers[name]
-    mark = model_fingerprint(run, settings, name)
+    mark = results.model_fingerprint(run, settings, name)
     if not _is_fitted(run, name, mark):
         train.deterministic(settings.seed)
         rows = _present_rows(catalog, tower.modality, "train")
@@ -163,9 +156,9 @@ def fit_tower(run: Run, settings: Experiment, catalog: Catalog, name: str) -> No
         texts = catalog.texts.get(tower.modality)
         training_texts = () if texts is None else list(texts[rows])
         model = TOWERS[tower.model](tower, len(catalog.label_names), training_texts)
-        reads = tower_inputs(tower)
+        reads = results.tower_inputs(tower)
         targets = catalog.targets(held_out)
-        predict = predictor(model)
+        predict = results.predictor(model)
 
         def validate() -> dict[str, float]:
             data = dataset.batches(catalog, held_out, reads, PREDICT_BATCH)
@@ -184,18 +177,20 @@ def fit_tower(run: Run, settings: Experiment, catalog: Catalog, name: str) -> No
 def fit_head(run: Run, settings: Experiment, name: str) -> None:
     """Fits a head on stored outputs and writes its own, unless all is there."""
     head = settings.heads[name]
-    mark = model_fingerprint(run, settings, name)
+    mark = results.model_fingerprint(run, settings, name)
     if not _is_fitted(run, name, mark):
         train.deterministic(settings.seed)
         task = settings.catalog.task
         fit_on = getattr(head, "fit_on", "fusion")
-        inputs, _ = head_inputs(run, settings, name, fit_on)
+        inputs, _ = results.head_inputs(run, settings, name, fit_on)
         targets, _ = outputs.read_targets(run.outputs, fit_on)
         shapes = {
             tower: TowerShape(values["features"].shape[1], values["logits"].shape[1])
             for tower, values in inputs.items()
         }
-        model = HEADS[head.model](head, shapes, prior_logits(run, settings), task)
+        model = HEADS[head.model](
+            head, shapes, results.prior_logits(run, settings), task
+        )
         if isinstance(head, Training):
             held_out, held_out_targets = inputs, targets
             rows = np.arange(len(targets))
@@ -205,9 +200,9 @@ def fit_head(run: Run, settings: Experiment, name: str) -> None:
                 held_out, held_out_targets = _take(inputs, rest), targets[rest]
                 inputs, targets = _take(inputs, rows), targets[rows]
             else:
-                held_out, _ = head_inputs(run, settings, name, "validation")
+                held_out, _ = results.head_inputs(run, settings, name, "validation")
                 held_out_targets, _ = outputs.read_targets(run.outputs, "validation")
-            predict = predictor(model)
+            predict = results.predictor(model)
 
             def validate() -> dict[str, float]:
                 logits = np.concatenate(
@@ -224,122 +219,6 @@ def fit_head(run: Run, settings: Experiment, name: str) -> None:
         else:
             _keep(run, name, mark, model, {})
     _write_outputs(run, settings, name, None, {split: split for split in SPLITS})
-
-
-def model_fingerprint(run: Run, settings: Experiment, name: str) -> str:
-    """What a model is made from: its settings, the catalog, for a head its towers."""
-    shared = [settings.seed, settings.catalog.task, run.read_info()["catalog"]]
-    own = settings.model_settings(name).model_dump(mode="json")
-    if name in settings.towers:
-        modality = settings.modalities[own["modality"]].model_dump(mode="json")
-        return fingerprint("tower", shared[:2], shared[2]["fingerprint"], own, modality)
-    towers = [
-        [tower, model_fingerprint(run, settings, tower), _weights(run, tower)]
-        for tower in own["towers"]
-    ]
-    return fingerprint("head", shared[:2], own, towers)
-
-
-def outputs_fingerprint(
-    run: Run, settings: Experiment, name: str, catalog_fingerprint: str
-) -> str:
-    """What a model's outputs of a split are made from."""
-    model = model_fingerprint(run, settings, name)
-    return fingerprint("outputs", model, _weights(run, name), catalog_fingerprint)
-
-
-def read_outputs(run: Run, settings: Experiment, name: str, split: str) -> Outputs:
-    """A model's outputs of a split; `RunError` if missing, truncated or stale."""
-    _, catalog_fingerprint = outputs.read_targets(run.outputs, split)
-    mark = outputs_fingerprint(run, settings, name, catalog_fingerprint)
-    return outputs.read(run.outputs / name / split, mark)
-
-
-def read_calibration(run: Run, settings: Experiment, name: str) -> Calibration:
-    """A model's calibration; `RunError` if missing or stale."""
-    _, catalog_fingerprint = outputs.read_targets(run.outputs, "validation")
-    mark = outputs_fingerprint(run, settings, name, catalog_fingerprint)
-    return calibration.read(run.calibration_file(name), mark)
-
-
-def read_probabilities(
-    run: Run, settings: Experiment, name: str, split: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Calibrated probabilities `(n, C)` of a split, and `present` `(n,)`.
-
-    A product that the model has nothing to look at of gets the label shares.
-    """
-    stored = read_outputs(run, settings, name, split)
-    temperature = np.float32(read_calibration(run, settings, name).temperature)
-    present = np.asarray(stored.present)
-    prior = np.float32(prior_logits(run, settings))
-    logits = np.where(present[:, None], stored.logits / temperature, prior)
-    return metrics.probabilities(settings.catalog.task, logits), present
-
-
-def prior_logits(run: Run, settings: Experiment) -> list[float]:
-    """Logits `(C,)` of the label shares among the training products."""
-    targets, _ = outputs.read_targets(run.outputs, "train")
-    if settings.catalog.task == "single_label":
-        counts = np.bincount(targets, minlength=len(run.read_labels()))
-        shares = counts / counts.sum()
-    else:
-        shares = targets.mean(axis=0)
-    return metrics.logits_of(settings.catalog.task, shares).tolist()
-
-
-def head_inputs(
-    run: Run, settings: Experiment, name: str, split: str
-) -> tuple[dict[str, dict[str, np.ndarray]], np.ndarray]:
-    """What a head reads of a split, and the products' ids.
-
-    Returns:
-        Tower -> `features` `(n, d)`, calibrated `logits` `(n, C)`, `present` `(n,)`.
-    """
-    inputs = {}
-    ids = None
-    for tower in settings.towers_of(name):
-        stored = read_outputs(run, settings, tower, split)
-        temperature = np.float32(read_calibration(run, settings, tower).temperature)
-        if ids is not None and not np.array_equal(ids, stored.ids):
-            raise RunError(f"{run.path}: towers of {name} hold different products")
-        ids = stored.ids
-        inputs[tower] = {
-            "features": np.asarray(stored.features),
-            "logits": stored.logits / temperature,
-            "present": np.asarray(stored.present),
-        }
-    return inputs, np.asarray(ids)
-
-
-def tower_inputs(tower: Training) -> Inputs:
-    """What a tower with these settings reads of a product."""
-    return Inputs(
-        tower.modality,
-        getattr(tower, "image_size", 0),
-        getattr(tower, "random_flip", False),
-    )
-
-
-def load_model(run: Run, name: str) -> keras.Model:
-    """The trained tower or head; `RunError` if it is not there."""
-    path = run.model_file(name)
-    if not path.exists():
-        raise RunError(f"{path}: no such model; run tfmm.fit --resume")
-    return keras.saving.load_model(path, compile=False)
-
-
-def predictor(model: keras.Model):
-    """A function from a batch of inputs to NumPy `features` and `logits`."""
-    shapes = tf.nest.map_structure(
-        lambda x: tf.TensorSpec([None, *x.shape[1:]], x.dtype, x.name), model.input
-    )
-    forward = tf.function(partial(model, training=False), input_signature=[shapes])
-
-    def predict(batch) -> dict[str, np.ndarray]:
-        return {key: value.numpy() for key, value in forward(batch).items()}
-
-    return predict
 
 
 def write_outputs_of(
@@ -364,7 +243,7 @@ def _write_outputs(
     predict = None
     for stored_as, split in splits.items():
         try:
-            read_outputs(run, settings, name, stored_as)
+            results.read_outputs(run, settings, name, stored_as)
             continue
         except RunError:
             pass  # missing, truncated or stale: made again below
@@ -373,35 +252,35 @@ def _write_outputs(
             rows = catalog.rows(split)
             ids, present = catalog.ids[rows], catalog.present(tower.modality, rows)
             batches = dataset.batches(
-                catalog, rows[present], tower_inputs(tower), PREDICT_BATCH
+                catalog, rows[present], results.tower_inputs(tower), PREDICT_BATCH
             )
         else:
-            inputs, ids = head_inputs(run, settings, name, stored_as)
+            inputs, ids = results.head_inputs(run, settings, name, stored_as)
             present = np.any([x["present"] for x in inputs.values()], axis=0)
             batches = _array_batches(_take(inputs, np.flatnonzero(present)))
         if not len(ids):
             continue
         if predict is None:
-            predict = predictor(load_model(run, name))
+            predict = results.predictor(results.load_model(run, name))
         _, catalog_fingerprint = outputs.read_targets(run.outputs, stored_as)
         outputs.write(
             run.outputs / name / stored_as,
-            outputs_fingerprint(run, settings, name, catalog_fingerprint),
+            results.outputs_fingerprint(run, settings, name, catalog_fingerprint),
             ids,
             present,
             map(predict, batches),
         )
     try:
-        read_calibration(run, settings, name)
+        results.read_calibration(run, settings, name)
     except RunError:
         _calibrate(run, settings, name)
 
 
 def _calibrate(run: Run, settings: Experiment, name: str) -> None:
     targets, catalog_fingerprint = outputs.read_targets(run.outputs, "validation")
-    stored = read_outputs(run, settings, name, "validation")
+    stored = results.read_outputs(run, settings, name, "validation")
     present = np.flatnonzero(stored.present)
-    mark = outputs_fingerprint(run, settings, name, catalog_fingerprint)
+    mark = results.outputs_fingerprint(run, settings, name, catalog_fingerprint)
     fitted = calibration.fit(
         settings.catalog.task, targets[present], stored.logits[present], mark
     )
@@ -451,10 +330,6 @@ def _is_fitted(run: Run, name: str, mark: str) -> bool:
         return True
     say(f"{name}: made from other settings or another catalog; fitting it again")
     return False
-
-
-def _weights(run: Run, name: str) -> str:
-    return read_json(run.model_info_file(name))["weights"]
 
 
 def _present_rows(catalog: Catalog, modality: str, split: str) -> np.ndarray:

@@ -56,6 +56,8 @@ FRONT_RATE = 0.60  # pictures that show the family
 CUT_OUT_RATE = 0.20  # pictures without a wall, so without a room
 PNG_RATE = 0.06
 
+BROKEN_OFF_BYTES = 700  # an upload that ended just behind the headers of a JPEG
+
 MISSING_DESCRIPTION_RATE = 0.09
 MISSING_IMAGE_RATE = 0.04
 EMOJI_RATE = 0.03
@@ -217,17 +219,16 @@ ENTITIES = (
 class Product:
     """One product before it is written: what it is, and what is told of it.
 
-    Args:
-        family: str. A key of `FAMILIES`.
-        form: str. A key of `FORMS`.
-        rooms: Tuple of one or two keys of `ROOMS`; the first paints the upper
+    Attributes:
+        family: A key of `FAMILIES`.
+        form: A key of `FORMS`.
+        rooms: One or two keys of `ROOMS`; the first paints the upper half of the
             wall, the second the lower.
-        colour: str. A key of `COLOURS`.
-        title: str.
-        description: str. Empty where the shop has none.
-        group: str. Shared by the colour variants of one design; empty for a design
-            in one colour.
-        labelled: bool. False for the product that nobody has filed yet.
+        colour: A key of `COLOURS`.
+        title: What the shop calls it.
+        description: What the shop says of it; may be empty.
+        group: Shared by the colour variants of one design, else empty.
+        labelled: False for the product that nobody has filed yet.
     """
 
     family: str
@@ -252,11 +253,11 @@ def invent_products(num_products: int, seed: int) -> list[Product]:
     """Invents the products, in the order of the catalog.
 
     Args:
-        num_products: int. At least `MIN_PRODUCTS`.
-        seed: int.
+        num_products: At least `MIN_PRODUCTS`.
+        seed: Of everything that is drawn by chance.
 
     Returns:
-        List of `num_products` products.
+        As many products.
 
     Raises:
         ValueError: If `num_products` is too small for the dirt to stay small.
@@ -373,14 +374,12 @@ def draw(product: Product, seed: int | str, *, on_nothing: bool = False) -> Imag
     or four blades; from behind it is plain.
 
     Args:
-        product: Product.
-        seed: int or str. Of everything that varies between two photographs of
-            the same product.
-        on_nothing: bool. Whether to leave the room out altogether and return
-            the product alone on a transparent ground.
+        product: What to draw.
+        seed: Of everything that varies between photographs of one product.
+        on_nothing: Whether to leave out the room, for a transparent ground.
 
     Returns:
-        Image of `PICTURE_PX x PICTURE_PX`, RGB, or RGBA with `on_nothing`.
+        A picture of `PICTURE_PX x PICTURE_PX`, RGB, or RGBA with `on_nothing`.
 
     Example:
     >>> product = invent_products(60, seed=0)[0]
@@ -530,8 +529,8 @@ def encode(picture: Image.Image, kind: str) -> bytes:
     """Encodes a picture as one of the files that shops hand over.
 
     Args:
-        picture: Image, RGB or RGBA.
-        kind: str. `jpg`, `png` or one of `RARE_FORMATS`.
+        picture: RGB or RGBA.
+        kind: `jpg`, `png` or one of `RARE_FORMATS`.
 
     Returns:
         The file's bytes.
@@ -556,12 +555,12 @@ def write_catalog(folder: Path, products: Sequence[Product], seed: int) -> int:
     """Writes `catalog.csv` and `images/` into an existing, empty folder.
 
     Args:
-        folder: Path.
-        products: Sequence of products, in the order of the catalog.
-        seed: int. Of the pictures, and of the faults among them.
+        folder: Where to.
+        products: In the order of the catalog.
+        seed: Of the pictures, and of the faults among them.
 
     Returns:
-        int. Number of image files written.
+        The number of image files written.
 
     Example:
     >>> import tempfile
@@ -583,7 +582,7 @@ def write_catalog(folder: Path, products: Sequence[Product], seed: int) -> int:
         for index, product in enumerate(products):
             product_id = f"P{index + 1:04d}"
             common = "png" if rng.random() < PNG_RATE else "jpg"
-            kind = rare.get(index, common)
+            kind = "jpg" if index == broken else rare.get(index, common)
             image = f"images/{product_id}.{kind.rpartition('.')[2]}"
             if index in missing:
                 image = ""
@@ -592,8 +591,7 @@ def write_catalog(folder: Path, products: Sequence[Product], seed: int) -> int:
                 picture = draw(product, f"{seed} {product_id}", on_nothing=on_nothing)
                 data = encode(picture, kind)
                 if index == broken:
-                    # A signature that promises a picture, and noise behind it.
-                    data = data[:16] + rng.randbytes(200)
+                    data = data[:BROKEN_OFF_BYTES]
                 (folder / image).write_bytes(data)
                 num_written += 1
             labels = LABEL_SEPARATOR.join(product.labels)
@@ -616,7 +614,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     the target is whole or it is not there.
 
     Args:
-        arguments: Sequence of str. `None` reads `sys.argv`.
+        arguments: The words of the command line; `sys.argv` by default.
 
     Raises:
         SystemExit: With code 2 and one line on standard error, if the target

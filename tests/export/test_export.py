@@ -12,7 +12,7 @@ import tensorflow_text
 from tiny import command
 
 from export import verify
-from tfmm import classifier, stages
+from tfmm import classifier, results
 from tfmm.run import Run
 
 assert tensorflow_text.__version__  # links the ops that the bundle needs
@@ -84,8 +84,10 @@ def test_cached_is_live(fitted, head, golden):
     live = classifier.load(place, head)
     batch = {k: v for k, v in inputs(golden).items() if k in live.modalities}
     said = live.answer(batch)["probabilities"].numpy()
-    stored, _ = stages.read_probabilities(place, place.read_experiment(), head, "test")
-    ids = stages.read_outputs(place, place.read_experiment(), head, "test").ids.tolist()
+    stored, _ = results.read_probabilities(place, place.read_experiment(), head, "test")
+    ids = results.read_outputs(
+        place, place.read_experiment(), head, "test"
+    ).ids.tolist()
     expected = stored[[ids.index(x["id"]) for x in golden]]
     np.testing.assert_allclose(said, expected, atol=1e-5)
 
@@ -164,8 +166,10 @@ def save(tmp_path, function, **held):
     root = tf.Module()
     for name, value in held.items():
         setattr(root, name, value)
-    call = tf.function(function, input_signature=[tf.TensorSpec([None], tf.string, "title")])
-    signatures = {name: call for name in verify.SIGNATURES}
+    call = tf.function(
+        function, input_signature=[tf.TensorSpec([None], tf.string, "title")]
+    )
+    signatures = dict.fromkeys(verify.SIGNATURES, call)
     tf.saved_model.save(root, str(tmp_path), signatures)
     return verify._read_graph(tmp_path)
 

@@ -291,10 +291,10 @@ def test_the_hash_of_a_name_cuts_the_shares_in_order():
 
 def test_splits_have_about_their_shares_and_none_of_zero():
     shares = Splits(train=0.7, fusion=0.2, validation=0.0, test=0.1)
-    names = [split_of(str(i), shares) for i in range(4_000)]
+    names = [split_of(str(i), shares) for i in range(20_000)]
     assert "validation" not in names
     for name, share in (("train", 0.7), ("fusion", 0.2), ("test", 0.1)):
-        assert abs(names.count(name) / 4_000 - share) < 0.03
+        assert abs(names.count(name) / 20_000 - share) < 0.015
 
 
 def many(numbers):

@@ -32,7 +32,9 @@ def test_targets_stay_with_their_products(products):
     rows = products.rows("train")
     names = np.array(products.label_names)
     for inputs, outputs in dataset.epoch(products, rows, Inputs("title"), 4, (0, 1)):
-        for title, target in zip(inputs["title"].numpy(), outputs["logits"], strict=True):
+        for title, target in zip(
+            inputs["title"].numpy(), outputs["logits"], strict=True
+        ):
             has_lamp = "lamp" in names[target.numpy() > 0]
             assert has_lamp == (b"bright" in title) or not title
 

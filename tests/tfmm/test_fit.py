@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tiny import command
 
-from tfmm import experiment, outputs, stages
+from tfmm import experiment, outputs, results, stages
 from tfmm.errors import RunError
 from tfmm.run import Run
 
@@ -51,7 +51,7 @@ def test_a_run_holds_what_the_design_says(fitted):
         assert place.model_file(model).exists()
         assert not place.training(model).exists()
         for split in ("train", "fusion", "validation", "test"):
-            stored = stages.read_outputs(place, settings, model, split)
+            stored = results.read_outputs(place, settings, model, split)
             targets, _ = outputs.read_targets(place.outputs, split)
             assert len(stored.ids) == len(targets) == len(stored.logits)
     for page in ("report.json", "index.html", "top1.png", "groups.png"):
@@ -67,7 +67,7 @@ def test_bad_and_absent_images_are_listed_and_become_missing(fitted):
     settings = place.read_experiment()
     absent = set()
     for split in ("train", "fusion", "validation", "test"):
-        stored = stages.read_outputs(place, settings, "image", split)
+        stored = results.read_outputs(place, settings, "image", split)
         absent |= set(np.asarray(stored.ids)[~stored.present])
         assert not np.asarray(stored.logits)[~stored.present].any()
     assert absent == {"P3", "P5"}
@@ -78,7 +78,7 @@ def test_outputs_of_absent_texts_are_the_label_shares(fitted):
     settings = place.read_experiment()
     targets, _ = outputs.read_targets(place.outputs, "train")
     for split in ("train", "fusion", "validation", "test"):
-        said, present = stages.read_probabilities(place, settings, "title", split)
+        said, present = results.read_probabilities(place, settings, "title", split)
         for row in np.flatnonzero(~present):
             np.testing.assert_allclose(said[row], targets.mean(axis=0), atol=1e-6)
 
@@ -98,7 +98,9 @@ def test_resuming_a_finished_run_trains_nothing(fitted, tmp_path, catalog_file):
     assert numbers(run) == numbers(fitted)
 
 
-@pytest.mark.parametrize("line", ["title: epoch 1", "image: epoch 0", "policy: epoch 1"])
+@pytest.mark.parametrize(
+    "line", ["title: epoch 1", "image: epoch 0", "policy: epoch 1"]
+)
 def test_a_killed_run_ends_as_if_it_had_not_been(
     line, fitted, tmp_path, experiment_file, catalog_file
 ):
@@ -156,7 +158,7 @@ def test_outputs_of_an_older_model_are_refused_by_name(fitted, tmp_path):
     info.write_text(json.dumps({**content, "weights": "0123456789abcdef"}))
     place = Run(run)
     with pytest.raises(RunError, match=r"outputs/title/test: stale"):
-        stages.read_outputs(place, place.read_experiment(), "title", "test")
+        results.read_outputs(place, place.read_experiment(), "title", "test")
     done = command("-m", "tfmm.evaluate", run)
     assert done.returncode == 2
     assert "outputs/title/test: stale" in done.stderr
@@ -246,4 +248,4 @@ def test_heads_may_be_fitted_on_validation(fitted, tmp_path):
     file.write_text(place.experiment_file.read_text())
     settings = experiment.load(file, ["heads.policy.fit_on=validation"])
     stages.fit_head(place, settings, "policy")
-    assert stages.read_outputs(place, settings, "policy", "test").logits.shape[1] == 4
+    assert results.read_outputs(place, settings, "policy", "test").logits.shape[1] == 4

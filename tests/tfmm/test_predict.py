@@ -6,12 +6,14 @@ import pyarrow.parquet as pq
 import pytest
 from tiny import command
 
-from tfmm import stages
+from tfmm import outputs, results
 from tfmm.run import Run
 
 
 def predict(model, catalog, to, *words):
-    return command("-m", "tfmm.predict", model, "--catalog", catalog, "--to", to, *words)
+    return command(
+        "-m", "tfmm.predict", model, "--catalog", catalog, "--to", to, *words
+    )
 
 
 def read(path):
@@ -40,8 +42,8 @@ def test_scores_are_those_of_the_outputs_store(fitted, predicted):
     settings = place.read_experiment()
     labels = place.read_labels()
     for split in ("train", "fusion", "validation", "test"):
-        said, _ = stages.read_probabilities(place, settings, "policy", split)
-        ids = stages.read_outputs(place, settings, "policy", split).ids
+        said, _ = results.read_probabilities(place, settings, "policy", split)
+        ids = results.read_outputs(place, settings, "policy", split).ids
         for product, p in zip(ids, said, strict=True):
             row = rows[str(product)]
             assert abs(float(row["score_1"]) - p.max()) < 1e-5
@@ -56,7 +58,9 @@ def test_a_bad_row_is_answered_and_told(predicted):
     assert "1 x image: not an image" in log
 
 
-def test_a_saved_model_predicts_the_same(fitted, bundle, catalog_file, predicted, tmp_path):
+def test_a_saved_model_predicts_the_same(
+    fitted, bundle, catalog_file, predicted, tmp_path
+):
     moved = tmp_path / "elsewhere"
     shutil.copytree(bundle, moved)
     done = predict(moved, catalog_file, tmp_path / "out.csv")
@@ -85,7 +89,7 @@ def test_nothing_to_go_by_gives_the_label_shares_and_assigns_nothing(fitted, tmp
     assert first["assigned_1"] == "False"
     assert second["problem"] == "image: cannot be read: No such file or directory"
     assert third["problem"] == "no id"
-    targets, _ = stages.outputs.read_targets(Run(fitted).outputs, "train")
+    targets, _ = outputs.read_targets(Run(fitted).outputs, "train")
     shares = np.sort(targets.mean(axis=0))[::-1]
     np.testing.assert_allclose(float(first["score_1"]), shares[0], atol=1e-5)
 

@@ -61,7 +61,9 @@ def policy_network(
             units,
             activation,
             kernel_initializer=initializer,
-            kernel_regularizer=keras.regularizers.L2(settings.l2) if settings.l2 else None,
+            kernel_regularizer=keras.regularizers.L2(settings.l2)
+            if settings.l2
+            else None,
             name=name,
         )
 

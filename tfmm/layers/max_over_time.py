@@ -42,7 +42,9 @@ class MaxOverTime(keras.layers.Layer):
     def __init__(self, kernel_size, **kwargs):
         super().__init__(**kwargs)
         if kernel_size < 1:
-            raise ValueError(f"`kernel_size` must be at least 1. Received: {kernel_size}")
+            raise ValueError(
+                f"`kernel_size` must be at least 1. Received: {kernel_size}"
+            )
         self.kernel_size = kernel_size
 
     def build(self, windows_shape, ids_shape):

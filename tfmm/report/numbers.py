@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tfmm import metrics, outputs, stages
+from tfmm import metrics, outputs, results
 from tfmm.errors import RunError
 from tfmm.experiment import Experiment
 from tfmm.run import Run, read_json
@@ -41,8 +41,8 @@ def compute(run: Run, settings: Experiment, split: str) -> dict[str, Any]:
     models: dict[str, dict[str, Any]] = {}
     present: dict[str, int] = {}
     for name in names:
-        said, seen = stages.read_probabilities(run, settings, name, split)
-        calibration = stages.read_calibration(run, settings, name)
+        said, seen = results.read_probabilities(run, settings, name, split)
+        calibration = results.read_calibration(run, settings, name)
         thresholds = np.float32(calibration.thresholds)
         right[name] = metrics.is_right(task, targets, said)
         present[name] = int(seen.sum())

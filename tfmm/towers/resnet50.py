@@ -54,7 +54,9 @@ def resnet50(
     features = keras.layers.Identity(dtype="float32", name="features")(backbone(scaled))
     dropped = keras.layers.Dropout(settings.dropout)(features)
     logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(dropped)
-    return keras.Model({settings.modality: inputs}, {"features": features, "logits": logits})
+    return keras.Model(
+        {settings.modality: inputs}, {"features": features, "logits": logits}
+    )
 
 
 def _backbone(weights: str, size: int) -> keras.Model:
@@ -71,7 +73,7 @@ def _backbone(weights: str, size: int) -> keras.Model:
             ) from error
     if not Path(weights).is_file():
         raise ExperimentError(
-            "resnet50: weights must be \"none\", \"imagenet\" or the path of a file. "
+            'resnet50: weights must be "none", "imagenet" or the path of a file. '
             f"Received: {weights!r}"
         )
     backbone = keras.applications.ResNet50(weights=None, **options)

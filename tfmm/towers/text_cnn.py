@@ -69,4 +69,6 @@ def text_cnn(
     features = keras.layers.Identity(dtype="float32", name="features")(features)
     dropped = keras.layers.Dropout(settings.dropout)(features)
     logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(dropped)
-    return keras.Model({settings.modality: inputs}, {"features": features, "logits": logits})
+    return keras.Model(
+        {settings.modality: inputs}, {"features": features, "logits": logits}
+    )

@@ -19,6 +19,11 @@ place of that tower's probabilities. The networks see less: their towers never
 learn from `fusion`.
 
 Needs scikit-image: `pip install -e '.[bench]'`.
+
+In this file: `n` products, `C` labels; `task` is `single_label` or `multi_label`;
+targets are what `Catalog.targets` gives; a part is `fit` (`train` and `fusion`
+together), `validation` or `test`; a `Fit` trains on inputs and targets and returns
+a function from inputs to logits `(n, C)`.
 """
 
 import time
@@ -63,16 +68,7 @@ Fit = Callable[[Any, np.ndarray], Predict]
 
 
 def fit_text(task: str, num_labels: int) -> Fit:
-    """A way to train TF-IDF and logistic regression.
-
-    Args:
-        task: str. `single_label` or `multi_label`.
-        num_labels: int.
-
-    Returns:
-        Function of texts `(n,)` and targets that trains, and returns a function
-        of texts to logits `(n, num_labels)`.
-    """
+    """TF-IDF and logistic regression, for texts `(n,)`."""
 
     def fit(texts: np.ndarray, targets: np.ndarray) -> Predict:
         weigh = make_union(
@@ -89,49 +85,28 @@ def fit_text(task: str, num_labels: int) -> Fit:
 
 
 def fit_image(task: str, num_labels: int) -> Fit:
-    """A way to train PCA and support vector machines with an RBF kernel.
+    """PCA and support vector machines with an RBF kernel, for features `(n, d)`.
 
     `multi_label`: one machine a label, its margins read as logits;
     `single_label`: one machine a pair of labels, made into logits by `couple`.
     Margins have no unit; the temperature that the caller fits gives them one.
-
-    Args:
-        task: str. `single_label` or `multi_label`.
-        num_labels: int.
-
-    Returns:
-        Function of features `(n, d)` and targets that trains, and returns a
-        function of features to logits `(n, num_labels)`.
     """
 
     def fit(features: np.ndarray, targets: np.ndarray) -> Predict:
         num_components = min(NUM_COMPONENTS, *features.shape)
         reduce = PCA(num_components, svd_solver="randomized", random_state=0)
         reduced = reduce.fit_transform(features)
-        predict = _fit_labels(
-            task,
-            num_labels,
-            SVC(C=10.0, decision_function_shape="ovo", cache_size=500),
-            couple,
-        )(reduced, targets)
+        machine = SVC(C=10.0, decision_function_shape="ovo", cache_size=500)
+        predict = _fit_labels(task, num_labels, machine, couple)(reduced, targets)
         return lambda features: predict(reduce.transform(features))
 
     return fit
 
 
 def fit_logistic(task: str, num_labels: int, strength: float) -> Fit:
-    """A way to train logistic regression.
+    """Logistic regression on inputs `(n, d)`; `strength` is scikit-learn's `C`.
 
     `multi_label`: one model a label; `single_label`: one multinomial model.
-
-    Args:
-        task: str. `single_label` or `multi_label`.
-        num_labels: int.
-        strength: float. scikit-learn's `C`, the inverse of the penalty.
-
-    Returns:
-        Function of inputs `(n, d)` and targets that trains, and returns a function
-        of inputs to logits `(n, num_labels)`.
     """
     # liblinear is many times faster on wide sparse inputs, and knows two classes only.
     solver = "liblinear" if task == "multi_label" else "lbfgs"
@@ -151,7 +126,7 @@ def _fit_labels(
     model: Any,
     of_classes: Callable[[np.ndarray, int], np.ndarray],
 ) -> Fit:
-    """Trains copies of a scikit-learn model; labels without products keep a prior.
+    """Copies of a scikit-learn model; labels that never vary keep their share.
 
     `of_classes` turns what a model of k classes decides into k logits.
     """
@@ -242,17 +217,9 @@ def prior_logits(task: str, targets: np.ndarray, num_labels: int) -> np.ndarray:
 def out_of_fold(
     fit: Fit, inputs: Any, targets: np.ndarray, groups: np.ndarray, seed: int
 ) -> np.ndarray:
-    """Logits for training products, each from a model that did not see it.
+    """Logits `(n, C)` for training products, each from a model that did not see it.
 
-    Args:
-        fit: A way to train, as `fit_text` and `fit_image` give them.
-        inputs: Array `(n, ...)`.
-        targets: Array `(n,)` or `(n, C)`.
-        groups: Array `(n,)`. Products of one group stay in one fold.
-        seed: int.
-
-    Returns:
-        Float array `(n, C)`.
+    Products of one group `(n,)` stay in one fold: variants share their text.
     """
     folds = GroupKFold(NUM_FOLDS, shuffle=True, random_state=seed)
     logits = None
@@ -265,17 +232,11 @@ def out_of_fold(
 
 
 def picture_features(path: str) -> np.ndarray | None:
-    """Shape and colour of a picture: what was state of the art in 2010.
+    """Shape and colour of a picture, `(NUM_FEATURES,)`; `None` if it is unreadable.
 
     Histograms of oriented gradients (9 directions, cells of 8 px, blocks of 2 x 2
     cells) of the picture at `PICTURE_PX`, and for each quarter the square roots of
     the shares of 128 colours (hue 8 x saturation 4 x value 4).
-
-    Args:
-        path: str.
-
-    Returns:
-        Float array `(NUM_FEATURES,)`; `None` if the file cannot be read.
 
     Raises:
         TfmmError: If scikit-image is not installed.
@@ -291,7 +252,7 @@ def picture_features(path: str) -> np.ndarray | None:
         with Image.open(path) as file:
             size = (PICTURE_PX, PICTURE_PX)
             picture = file.convert("RGB").resize(size, Image.Resampling.BILINEAR)
-    except (OSError, SyntaxError, ValueError):  # what Pillow raises on broken files
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
     shape = hog(
         np.asarray(picture),
@@ -315,9 +276,9 @@ def picture_features(path: str) -> np.ndarray | None:
 class Products:
     """What a tower reads of every product of the catalog.
 
-    Args:
-        inputs: Array `(n, ...)`; anything where a product has nothing to read.
-        present: Bool array `(n,)`.
+    Attributes:
+        inputs: `(n, ...)`; anything where a product has nothing to read.
+        present: bool `(n,)`.
     """
 
     inputs: np.ndarray
@@ -371,20 +332,20 @@ def fit_tower(
     groups: np.ndarray,
     seed: int,
 ) -> dict[str, np.ndarray]:
-    """Trains a tower and lets it speak of the products of all parts.
+    """Trains a tower and asks it about the products of all parts.
 
     Args:
-        name: str. For messages.
-        fit: A way to train.
-        products: Products. What the tower reads.
-        catalog: Catalog.
-        parts: Dict of `fit`, `validation` and `test` to rows of the catalog.
-        groups: Array `(len(catalog),)`, for the folds.
-        seed: int. Of the folds.
+        name: For messages.
+        fit: The way to train.
+        products: What the tower reads.
+        catalog: Where the targets are.
+        parts: Part -> rows of the catalog.
+        groups: One for each product of the catalog; a group stays in one fold.
+        seed: Of the folds.
 
     Returns:
-        Dict of part to calibrated probabilities `(n, C)`: those of `fit` are
-        out-of-fold, and products without the modality get the label shares.
+        Part -> calibrated probabilities `(n, C)`. Those of `fit` are out-of-fold;
+        products without the modality get the label shares.
 
     Raises:
         TfmmError: If too few products have the modality.
@@ -399,33 +360,38 @@ def fit_tower(
             f"{name} to train on and one to validate. Received: {num_groups} and "
             f"{len(has['validation'])}"
         )
-    inputs = {part: products.inputs[rows] for part, rows in has.items()}
-    targets = {part: catalog.targets(rows) for part, rows in has.items()}
-    predict = fit(inputs["fit"], targets["fit"])
-    logits = {part: predict(inputs[part]) for part in ("validation", "test")}
-    logits["fit"] = out_of_fold(
-        fit, inputs["fit"], targets["fit"], groups[has["fit"]], seed
-    )
+    seen, targets = products.inputs[has["fit"]], catalog.targets(has["fit"])
+    predict = fit(seen, targets)
+    logits = {
+        part: predict(products.inputs[rows])
+        for part, rows in has.items()
+        if part != "fit" and len(rows)
+    }
+    logits["fit"] = out_of_fold(fit, seen, targets, groups[has["fit"]], seed)
     temperature = calibration.fit(
-        task, targets["validation"], logits["validation"], fingerprint=""
+        task,
+        catalog.targets(has["validation"]),
+        logits["validation"],
+        fingerprint="",
     ).temperature
     prior = prior_logits(task, catalog.targets(parts["fit"]), num_labels)
     probabilities = {}
     for part, rows in parts.items():
         whole = np.tile(prior, (len(rows), 1))
-        whole[products.present[rows]] = logits[part] / temperature
+        if part in logits:
+            whole[products.present[rows]] = logits[part] / temperature
         probabilities[part] = metrics.probabilities(task, whole)
     say(f"{name}: trained in {time.monotonic() - started:.0f} s")
     return probabilities
 
 
 def by_max(task: str, towers: np.ndarray) -> np.ndarray:
-    """Each label's greatest probability; towers `(towers, n, C)` to `(n, C)`."""
+    """Each label's greatest probability, from `(towers, n, C)`."""
     return towers.max(axis=0)
 
 
 def by_mean(task: str, towers: np.ndarray) -> np.ndarray:
-    """Each label's mean probability; towers `(towers, n, C)` to `(n, C)`."""
+    """Each label's mean probability, from `(towers, n, C)`."""
     return towers.mean(axis=0)
 
 
@@ -433,7 +399,7 @@ def by_product(task: str, towers: np.ndarray) -> np.ndarray:
     """The probabilities multiplied, and divided by what makes them add up to 1.
 
     Over the labels for `single_label`, over yes and no of each label for
-    `multi_label`; towers `(towers, n, C)` to `(n, C)`.
+    `multi_label`; from `(towers, n, C)`.
 
     Example:
     >>> towers = np.array([[[0.5, 0.25]], [[0.5, 0.5]]])
@@ -453,22 +419,21 @@ def fit_stack(
     inputs: Mapping[str, np.ndarray],
     targets: Mapping[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
-    """Trains the stack; its strength is the one with the least validation loss.
+    """The stack's probabilities `(n, C)` for `validation` and `test`.
 
     Args:
-        task: str. `single_label` or `multi_label`.
-        num_labels: int.
-        inputs: Dict of part to float array `(n, d)`, by `stack_inputs`.
-        targets: Dict of part to targets.
+        task: The task.
+        num_labels: `C`.
+        inputs: Part -> what `stack_inputs` gives.
+        targets: Part -> targets.
 
     Returns:
-        Dict of part to probabilities `(n, C)`, of `validation` and `test`.
+        Part -> probabilities, at the strength with the least validation loss.
     """
     best_loss, best = np.inf, {}
     for strength in STACK_STRENGTHS:
-        predict = fit_logistic(task, num_labels, strength)(
-            inputs["fit"], targets["fit"]
-        )
+        fit = fit_logistic(task, num_labels, strength)
+        predict = fit(inputs["fit"], targets["fit"])
         logits = {part: predict(inputs[part]) for part in ("validation", "test")}
         loss = metrics.log_loss(task, targets["validation"], logits["validation"])
         if loss < best_loss:
@@ -477,27 +442,17 @@ def fit_stack(
 
 
 def stack_inputs(probabilities: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """What the stack reads.
+    """What the stack reads, `(n, towers * (C + 1))`.
 
-    Args:
-        probabilities: Float array `(towers, n, C)`.
-        present: Bool array `(towers, n)`.
-
-    Returns:
-        Float array `(n, towers * (C + 1))`: the probabilities, then the presences.
+    First each tower's probabilities `(towers, n, C)`, then `present` `(towers, n)`.
     """
     return np.hstack([*probabilities, present.T])
 
 
 def interval(values: np.ndarray, seed: int) -> tuple[float, float]:
-    """The 95 % bootstrap interval of a mean over products.
+    """The 95 % bootstrap interval of the mean of `(n,)` values over products.
 
-    Args:
-        values: Array `(n,)`. A difference of two models' values makes it paired.
-        seed: int.
-
-    Returns:
-        Two floats, the 2.5th and the 97.5th percentile.
+    Of the differences between two models, it is the paired interval.
 
     Example:
     >>> interval(np.ones(10), seed=0)
@@ -513,21 +468,15 @@ def interval(values: np.ndarray, seed: int) -> tuple[float, float]:
 def measure(catalog: Catalog, settings: Experiment) -> dict[str, Any]:
     """Trains everything and measures it on `test`.
 
-    Args:
-        catalog: Catalog.
-        settings: Experiment. Its seed and its group column are read here.
-
     Returns:
-        Dict like `report.json`, with `top1_half_width` of each model and with
-        `stack_minus_best_tower`.
+        What `numbers` returns.
 
     Raises:
         TfmmError: If a split is empty, or too few products have a modality.
     """
     task, num_labels = catalog.task, len(catalog.label_names)
-    trained_on = np.concatenate([catalog.rows("train"), catalog.rows("fusion")])
     parts = {
-        "fit": np.sort(trained_on),
+        "fit": np.concatenate([catalog.rows("train"), catalog.rows("fusion")]),
         "validation": catalog.rows("validation"),
         "test": catalog.rows("test"),
     }
@@ -571,14 +520,15 @@ def numbers(
     """The report of what models said.
 
     Args:
-        task: str. `single_label` or `multi_label`.
-        towers: Sequence of the names of the models that are towers.
-        said: Dict of model to dict of `validation` and `test` to probabilities.
-        targets: Dict of the same parts to targets.
-        seed: int. Of the bootstrap.
+        task: The task.
+        towers: The names of the models that are towers.
+        said: Model -> part -> probabilities `(n, C)`, for `validation` and `test`.
+        targets: Part -> targets.
+        seed: Of the bootstrap.
 
     Returns:
-        Dict as `measure` returns it.
+        A report like tfmm's own `report.json`, with `top1_half_width` of each model
+        and with `stack_minus_best_tower`.
     """
     truth = targets["test"]
     models, right = {}, {}
@@ -623,30 +573,21 @@ def numbers(
     return result
 
 
-def table(report: Mapping[str, Any]) -> str:
-    """The report as a plain table.
-
-    Args:
-        report: Mapping as `measure` returns it.
-
-    Returns:
-        Several lines.
-    """
+def format_table(report: Mapping[str, Any]) -> str:
+    """The report as a plain table."""
     columns = ("top1", "macro_f1", "micro_f1", "oracle_share")
     lines = [
         f"{report['products']} test products, {report['labels']} labels, "
-        f"{report['task']}; \u00b1 and [ ] are 95 % intervals over products",
+        f"{report['task']}; ± and [ ] are 95 % intervals over products",
         "",
         f"{'model':<10}{'top1':>8}{'':>8}" + "".join(f"{c:>14}" for c in columns[1:]),
     ]
     for name, model in report["models"].items():
-        cells = [
-            f"{name:<10}{model['top1']:>8.3f} \u00b1 {model['top1_half_width']:.3f}"
-        ]
+        line = f"{name:<10}{model['top1']:>8.3f} ± {model['top1_half_width']:.3f}"
         for column in columns[1:]:
             value = model[column]
-            cells.append(f"{'' if value is None else format(value, '.3f'):>14}")
-        lines.append("".join(cells).rstrip())
+            line += f"{'' if value is None else format(value, '.3f'):>14}"
+        lines.append(line.rstrip())
     lines.append(f"{'oracle':<10}{report['oracle']['top1']:>8.3f}")
     if "stack_minus_best_tower" in report:
         gain = report["stack_minus_best_tower"]
@@ -685,7 +626,7 @@ def shallow(
     report["seconds"] = round(time.monotonic() - started, 1)
     if to is not None:
         write_json(to, report)
-    print(table(report))
+    print(format_table(report))
 
 
 if __name__ == "__main__":
