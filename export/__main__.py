@@ -23,9 +23,8 @@ def export(
 
     place = Run(run)
     place.require()
-    taken = (
-        [int(x.name) for x in to.iterdir() if x.name.isdigit()] if to.is_dir() else []
-    )
+    names = [x.name for x in to.iterdir()] if to.is_dir() else []
+    taken = [int(name) for name in names if name.isdigit()]
     if version in taken:
         raise ExportError(f"{to / str(version)}: is there already; versions are kept")
     target = to / str(version or max(taken, default=0) + 1)

@@ -205,6 +205,12 @@ def modalities(
             ]
             texts[name] = np.array(joined, object)
         else:
+            for row, cell in enumerate(columns[0]):
+                if "\0" in cell:  # no system call takes it
+                    raise CatalogError(
+                        f"{table.where(row)}: {modality.columns[0]!r} holds a NUL "
+                        f"byte. Received: {cell!r:.80}"
+                    )
             found = [
                 str((images / cell.strip()).absolute()) if cell.strip() else ""
                 for cell in columns[0]

@@ -37,9 +37,13 @@ class Experiment(Table):
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = key(0, "Where random draws start.")
-    catalog: Catalog
-    modalities: Annotated[dict[Name, Modality], Field(min_length=1)]
-    towers: Annotated[dict[Name, TowerSettings], Field(min_length=1)]
+    catalog: Catalog = key(help="How the table is read and split.")
+    modalities: Annotated[dict[Name, Modality], Field(min_length=1)] = key(
+        help="The named inputs of a product."
+    )
+    towers: Annotated[dict[Name, TowerSettings], Field(min_length=1)] = key(
+        help="One model of one modality each."
+    )
     heads: dict[Name, HeadSettings] = key({}, "Models that fuse towers.")
     export: Export | None = key(None, "What is served.")
 

@@ -15,9 +15,13 @@ from tfmm.calibration import Calibration
 from tfmm.dataset import Inputs
 from tfmm.errors import RunError
 from tfmm.experiment import Experiment
+from tfmm.layers.max_over_time import MaxOverTime
+from tfmm.layers.prior_when_absent import PriorWhenAbsent
+from tfmm.layers.unit_features import UnitFeatures
 from tfmm.outputs import Outputs
 from tfmm.run import Run, fingerprint, read_json
 from tfmm.settings import Training
+from tfmm.text import WordIds
 
 
 def model_fingerprint(run: Run, settings: Experiment, name: str) -> str:
@@ -115,12 +119,19 @@ def tower_inputs(tower: Training) -> Inputs:
     )
 
 
+# What Keras must know to load our models.
+OWN_LAYERS = {
+    keras.saving.get_registered_name(layer): layer
+    for layer in (MaxOverTime, PriorWhenAbsent, UnitFeatures, WordIds)
+}
+
+
 def load_model(run: Run, name: str) -> keras.Model:
     """The trained tower or head; `RunError` if it is not there."""
     path = run.model_file(name)
     if not path.exists():
         raise RunError(f"{path}: no such model; run tfmm.fit --resume")
-    return keras.saving.load_model(path, compile=False)
+    return keras.saving.load_model(path, custom_objects=OWN_LAYERS, compile=False)
 
 
 def predictor(model: keras.Model):

@@ -41,7 +41,6 @@ LIBRARIES = (
     "tensorflow-text",
     "keras",
     "numpy",
-    "pandas",
     "pyarrow",
     "scikit-learn",
     "pydantic",

@@ -127,7 +127,7 @@ class Training(Table):
 class TextCnn(Training):
     """`model = "text_cnn"`: convolutions over words (papers A and C)."""
 
-    model: Literal["text_cnn"]
+    model: Literal["text_cnn"] = key(help="The network.")
     modality: Name = key(help="The text modality it reads.")
     max_words: Count = key(40, "Words read; the rest is cut off.")
     vocabulary_size: Count = key(100_000, "Most words kept, the frequent first.")
@@ -156,7 +156,7 @@ class TextCnn(Training):
 class ResNet50(Training):
     """`model = "resnet50"`: the image tower of paper C."""
 
-    model: Literal["resnet50"]
+    model: Literal["resnet50"] = key(help="The network.")
     modality: Name = key(help="The image modality it reads.")
     image_size: Annotated[int, Field(ge=32, le=1024)] = key(
         224, "Side in pixels that images are resized to."
@@ -184,14 +184,14 @@ class ResNet50(Training):
 class Rule(Table):
     """`model = "max" | "mean" | "product"`: rules on probabilities (paper B)."""
 
-    model: Literal["max", "mean", "product"]
+    model: Literal["max", "mean", "product"] = key(help="The rule.")
     towers: Annotated[list[Name], Field(min_length=2)] = key(help="Towers it fuses.")
 
 
 class PolicyNetwork(Training):
     """`model = "policy_network"`: a learned late fusion (papers B and C)."""
 
-    model: Literal["policy_network"]
+    model: Literal["policy_network"] = key(help="The network.")
     towers: Annotated[list[Name], Field(min_length=2)] = key(help="Towers it fuses.")
     max_epochs: Count = key(200, "Training stops here at the latest.")
     inputs: Literal["probabilities", "log_probabilities"] = key(

@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import keras
@@ -261,14 +262,18 @@ def _write_outputs(
         if not len(ids):
             continue
         if predict is None:
-            predict = results.predictor(results.load_model(run, name))
+            model = results.load_model(run, name)
+            predict = results.predictor(model)
+            # Tells the widths even where no product has anything to look at.
+            widths = {key: x.shape[1] for key, x in model.output.items()}
+            nothing = {key: np.zeros((0, width)) for key, width in widths.items()}
         _, catalog_fingerprint = outputs.read_targets(run.outputs, stored_as)
         outputs.write(
             run.outputs / name / stored_as,
             results.outputs_fingerprint(run, settings, name, catalog_fingerprint),
             ids,
             present,
-            map(predict, batches),
+            chain([nothing], map(predict, batches)),
         )
     try:
         results.read_calibration(run, settings, name)

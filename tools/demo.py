@@ -104,10 +104,9 @@ def whole_product(table: Path) -> dict[str, str]:
     """The first product that has a title, a description and a picture."""
     with table.open(encoding="utf-8", newline="") as file:
         for product in csv.DictReader(file):
-            picture = table.parent / product["image"]
-            if all(product[x] for x in ("title", "description", "image", "labels")):
-                if picture.is_file():
-                    return product
+            whole = all(product[x] for x in ("title", "description", "image", "labels"))
+            if whole and (table.parent / product["image"]).is_file():
+                return product
     sys.exit(f"tools/demo.py: {table} has no product with everything")
 
 

@@ -84,10 +84,9 @@ def test_cached_is_live(fitted, head, golden):
     live = classifier.load(place, head)
     batch = {k: v for k, v in inputs(golden).items() if k in live.modalities}
     said = live.answer(batch)["probabilities"].numpy()
-    stored, _ = results.read_probabilities(place, place.read_experiment(), head, "test")
-    ids = results.read_outputs(
-        place, place.read_experiment(), head, "test"
-    ).ids.tolist()
+    settings = place.read_experiment()
+    stored, _ = results.read_probabilities(place, settings, head, "test")
+    ids = results.read_outputs(place, settings, head, "test").ids.tolist()
     expected = stored[[ids.index(x["id"]) for x in golden]]
     np.testing.assert_allclose(said, expected, atol=1e-5)
 
@@ -166,9 +165,8 @@ def save(tmp_path, function, **held):
     root = tf.Module()
     for name, value in held.items():
         setattr(root, name, value)
-    call = tf.function(
-        function, input_signature=[tf.TensorSpec([None], tf.string, "title")]
-    )
+    title = tf.TensorSpec([None], tf.string, "title")
+    call = tf.function(function, input_signature=[title])
     signatures = dict.fromkeys(verify.SIGNATURES, call)
     tf.saved_model.save(root, str(tmp_path), signatures)
     return verify._read_graph(tmp_path)

@@ -88,6 +88,11 @@ def test_images_are_found_in_the_folder_that_is_named(tmp_path):
     assert absolute.images["image"][0] == "/x/a.jpg"
 
 
+def test_an_image_path_with_a_nul_byte_is_refused(tmp_path):
+    found = refusal(tmp_path, HEADER + "a,,,x\nb,,b\0.jpg,y\n")
+    assert found == "3: 'image' holds a NUL byte. Received: 'b\\x00.jpg'"
+
+
 def test_unusable_images_become_missing_and_change_the_fingerprint(tmp_path):
     found = load(tmp_path, HEADER + ROWS)
     bad = BadImage(0, "a", "image", found.images["image"][0], "no image")

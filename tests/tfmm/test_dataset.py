@@ -32,9 +32,8 @@ def test_targets_stay_with_their_products(products):
     rows = products.rows("train")
     names = np.array(products.label_names)
     for inputs, outputs in dataset.epoch(products, rows, Inputs("title"), 4, (0, 1)):
-        for title, target in zip(
-            inputs["title"].numpy(), outputs["logits"], strict=True
-        ):
+        titles = inputs["title"].numpy()
+        for title, target in zip(titles, outputs["logits"], strict=True):
             has_lamp = "lamp" in names[target.numpy() > 0]
             assert has_lamp == (b"bright" in title) or not title
 

@@ -115,24 +115,16 @@ def test_a_policy_that_starts_from_the_product_is_the_product(task):
 
 
 def test_a_policy_reads_probabilities_or_their_logarithms():
-    for inputs, function in (
-        ("probabilities", softmax),
-        ("log_probabilities", log_softmax),
-    ):
-        policy = head(
-            "policy_network",
-            "single_label",
-            inputs=inputs,
-            hidden_units=[],
-            activations=[],
-        )
+    none = {"hidden_units": [], "activations": []}
+    reads = {"probabilities": softmax, "log_probabilities": log_softmax}
+    for inputs, function in reads.items():
+        policy = head("policy_network", "single_label", inputs=inputs, **none)
         kernel, bias = (np.asarray(w) for w in policy.get_layer("output").weights)
         read = [function(LOGITS[name], axis=-1) for name in NAMES]
         joined = np.concatenate([*read, np.ones((4, 3))], axis=1)
         expected = joined @ kernel + bias
-        np.testing.assert_allclose(
-            answer(policy, (1, 1, 1))["logits"], expected, atol=1e-5
-        )
+        said = answer(policy, (1, 1, 1))["logits"]
+        np.testing.assert_allclose(said, expected, atol=1e-5)
 
 
 def test_a_policy_has_the_layers_of_paper_c():

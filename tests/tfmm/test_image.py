@@ -77,9 +77,8 @@ def test_palettes_of_any_depth_keep_their_colors(bits):
 def test_transparent_pixels_are_white(kind):
     img = picture("RGBA")
     img.putalpha(Image.new("L", img.size, 0))
-    images, _ = decode(
-        encoded(img, kind, **({"lossless": True} if kind != "PNG" else {}))
-    )
+    options = {"lossless": True} if kind == "WEBP" else {}
+    images, _ = decode(encoded(img, kind, **options))
     np.testing.assert_allclose(images, 255.0, atol=1)
 
 

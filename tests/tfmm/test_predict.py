@@ -58,9 +58,7 @@ def test_a_bad_row_is_answered_and_told(predicted):
     assert "1 x image: not an image" in log
 
 
-def test_a_saved_model_predicts_the_same(
-    fitted, bundle, catalog_file, predicted, tmp_path
-):
+def test_a_saved_model_predicts_the_same(bundle, catalog_file, predicted, tmp_path):
     moved = tmp_path / "elsewhere"
     shutil.copytree(bundle, moved)
     done = predict(moved, catalog_file, tmp_path / "out.csv")

@@ -1,9 +1,9 @@
 """The sample catalog: drawn, dirty, and made so that fusion is worth its while."""
 
 import csv
+import doctest
 import importlib.util
 import os
-import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from tiny import command
 
 from tfmm import experiment, stages
 
@@ -46,9 +47,7 @@ sample_catalog = load_tool()
 
 
 def run(*words):
-    return subprocess.run(
-        [sys.executable, str(TOOL), *map(str, words)], capture_output=True, text=True
-    )
+    return command(TOOL, *words)
 
 
 @pytest.fixture(scope="module")
@@ -308,3 +307,9 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
     assert stopped.value.code == 2
     assert "No space left on device" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_examples_in_docstrings_are_true():
+    failed, attempted = doctest.testmod(sample_catalog)
+    assert failed == 0
+    assert attempted >= 4

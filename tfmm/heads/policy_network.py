@@ -56,14 +56,14 @@ def policy_network(
     hidden = ops.concatenate([*visible, here[:, :, 0]], axis=-1)
     joined = hidden
 
+    penalty = keras.regularizers.L2(settings.l2) if settings.l2 else None
+
     def dense(units, activation, initializer, name):
         return keras.layers.Dense(
             units,
             activation,
             kernel_initializer=initializer,
-            kernel_regularizer=keras.regularizers.L2(settings.l2)
-            if settings.l2
-            else None,
+            kernel_regularizer=penalty,
             name=name,
         )
 

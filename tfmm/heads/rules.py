@@ -41,9 +41,8 @@ def rule(
     - Åberg 2018, "max", "sum-max" and "product-max" of late fusion.
     """
     towers = head_inputs(shapes)
-    here = ops.expand_dims(
-        ops.cast(towers.present, "float32"), -1
-    )  # (batch, towers, 1)
+    # (batch, towers, 1), to go with (batch, towers, C)
+    here = ops.expand_dims(ops.cast(towers.present, "float32"), -1)
     each = ops.stack([to_probabilities(task, x) for x in towers.logits], axis=1)
     if settings.model == "max":
         logits = to_logits(task, ops.max(each * here, axis=1))

@@ -16,7 +16,7 @@ BOOTSTRAP_DRAWS = 2_000
 def compute(run: Run, settings: Experiment, split: str) -> dict[str, Any]:
     """Computes `report.json` of one split.
 
-    Models are those of the experiment whose outputs are there.
+    Models are those of the experiment whose outputs are there, and their towers'.
 
     Returns:
         The content of `report.json`; measures that a task or a model does not have
@@ -30,10 +30,14 @@ def compute(run: Run, settings: Experiment, split: str) -> dict[str, Any]:
     if not len(targets):
         raise RunError(f"{run.path}: the split {split!r} holds no products")
     task = settings.catalog.task
+
+    def has_outputs(name: str) -> bool:
+        return (run.outputs / name / split).is_dir()
+
     names = [
         name
         for name in (*settings.towers, *settings.heads)
-        if (run.outputs / name / split).is_dir()
+        if has_outputs(name) and all(map(has_outputs, settings.towers_of(name)))
     ]
     if not any(name in settings.towers for name in names):
         raise RunError(f"{run.path}: no outputs of {split!r}; run tfmm.fit --resume")
@@ -61,7 +65,7 @@ def compute(run: Run, settings: Experiment, split: str) -> dict[str, Any]:
         models[name] |= _training(run, name)
     for name in names:
         if models[name]["kind"] == "head":
-            towers = [tower for tower in models[name]["towers"] if tower in right]
+            towers = models[name]["towers"]
             models[name] |= _against_towers(name, towers, right, settings.seed)
     towers = [name for name in names if name in settings.towers]
     oracle = np.any([right[tower] for tower in towers], axis=0)

@@ -73,7 +73,7 @@ def _headline(numbers: dict[str, Any]) -> str:
 
 def _draw_models(numbers: dict[str, Any], path: Path) -> None:
     figure, axes = _figure(height=0.45 * len(numbers["models"]) + 1.3)
-    for row, (name, model) in enumerate(numbers["models"].items()):
+    for row, model in enumerate(numbers["models"].values()):
         low, high = model["top1_interval"]
         value = model["top1"]
         color = TOWER_COLOR if model["kind"] == "tower" else HEAD_COLOR

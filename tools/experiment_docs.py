@@ -1,0 +1,63 @@
+"""Writes docs/experiment.md from the settings: python tools/experiment_docs.py"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import PydanticUndefined
+
+from tfmm import settings
+from tfmm.experiment import Experiment
+
+FILE = Path(__file__).resolve().parent.parent / "docs" / "experiment.md"
+
+HEAD = """# Every key of an experiment file
+
+Made from `tfmm/settings.py` by `python tools/experiment_docs.py`; a test keeps the two
+equal. A key without a default must be given. Any key can be set on the command line:
+`--set towers.title.filters=64`. Values are TOML; what is no TOML value is taken as text.
+
+`[towers.NAME]` and `[heads.NAME]` choose their table by the key `model`. Names are small
+letters, digits and `_`.
+"""
+
+TABLES = (
+    ("the top of the file", Experiment),
+    ("[catalog]", settings.Catalog),
+    ("[catalog.splits]", settings.Splits),
+    ("[modalities.NAME]", settings.Modality),
+    ("[towers.NAME]", settings.TextCnn),
+    ("[towers.NAME]", settings.ResNet50),
+    ("[heads.NAME]", settings.Rule),
+    ("[heads.NAME]", settings.PolicyNetwork),
+    ("[export]", settings.Export),
+)
+
+
+def text() -> str:
+    """The page."""
+    parts = [HEAD]
+    for place, table in TABLES:
+        about = (table.__doc__ or "").split("\n")[0].rstrip(".")
+        parts.append(f"\n## {place}\n\n{about}.\n\n| key | default | meaning |\n")
+        parts.append("|---|---|---|\n")
+        parts += [_row(name, field) for name, field in table.model_fields.items()]
+    return "".join(parts)
+
+
+def _row(name: str, field: Any) -> str:
+    default = "" if field.default is PydanticUndefined else f"`{_toml(field.default)}`"
+    if field.default is None:
+        default = "absent"
+    return f"| `{name}` | {default} | {field.description} |\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, settings.Table):
+        shares = ", ".join(f"{key} = {x}" for key, x in value.model_dump().items())
+        return f"{{ {shares} }}"
+    return json.dumps(value)
+
+
+if __name__ == "__main__":
+    FILE.write_text(text(), encoding="utf-8")
