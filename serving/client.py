@@ -80,7 +80,7 @@ def classify_grpc(
         ServerError: If the server answers with an error, or not at all.
     """
     # TensorFlow's start-up notes are not the caller's business.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import grpc
     import tensorflow as tf
     from tensorflow_serving.apis import (

@@ -177,7 +177,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_port_is_free("port", options.host, options.port)
         _check_port_is_free("rest_api_port", options.host, options.rest_api_port)
         # TensorFlow's start-up notes would bury what this server has to say.
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         return _serve(options, _model_configs(options), stopped)
     except (ConfigError, FlagError) as error:
         print(f"serving.server: {error}", file=sys.stderr)

@@ -46,7 +46,8 @@ def text() -> str:
 
 
 def _row(name: str, field: Any) -> str:
-    default = "" if field.default is PydanticUndefined else f"`{_toml(field.default)}`"
+    shown = "" if field.default is PydanticUndefined else _toml(field.default)
+    default = f"`{shown}`".replace("|", "\\|") if shown else ""
     if field.default is None:
         default = "absent"
     return f"| `{name}` | {default} | {field.description} |\n"
