@@ -79,7 +79,8 @@ def _draw_models(numbers: dict[str, Any], path: Path) -> None:
         color = TOWER_COLOR if model["kind"] == "tower" else HEAD_COLOR
         axes.barh(row, value, color=color, height=0.7)
         axes.plot([low, high], [row, row], color="black", linewidth=1)
-        axes.text(high + 0.01, row, f"{value:.3f}", va="center", fontsize=9)
+        label = axes.text(high + 0.01, row, f"{value:.3f}", va="center", fontsize=9)
+        label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})
     axes.axvline(numbers["oracle"]["top1"], color="black", linestyle=":", linewidth=1)
     axes.text(numbers["oracle"]["top1"], -0.75, "oracle", ha="center", fontsize=8)
     axes.set_yticks(range(len(numbers["models"])), list(numbers["models"]))
