@@ -194,8 +194,11 @@ class PolicyNetwork(Training):
     model: Literal["policy_network"] = key(help="The network.")
     towers: Annotated[list[Name], Field(min_length=2)] = key(help="Towers it fuses.")
     max_epochs: Count = key(200, "Training stops here at the latest.")
+    monitor: Literal["top1", "micro_f1", "macro_f1", "loss"] = key(
+        "loss", "Validation figure that decides what is better."
+    )
     inputs: Literal["probabilities", "log_probabilities"] = key(
-        "probabilities", "What it reads of each tower."
+        "log_probabilities", "What it reads of each tower."
     )
     hidden_units: list[Count] = key([100], "Widths of the hidden layers.")
     activations: list[Activation] = key(["tanh"], "Activation of each hidden layer.")
@@ -205,7 +208,7 @@ class PolicyNetwork(Training):
         0.01, "Spread of the first weights (truncated normal; paper B)."
     )
     start_from: Literal["zero", "product"] = key(
-        "zero", "What the network adds to: nothing, or the product rule's logits."
+        "product", "What it adds to: nothing, or the product rule's logits."
     )
     modality_dropout: BelowOne = key(
         0.1, "Chance that a tower is hidden from a training product."

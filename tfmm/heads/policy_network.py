@@ -20,11 +20,12 @@ def policy_network(
 ) -> keras.Model:
     """Builds a network from the towers' joined probabilities to logits.
 
-    Paper B: one hidden layer, `hidden_units = [100]`, tanh. Paper C:
-    `hidden_units = [200, 150]`, `activations = ["sigmoid", "tanh"]`. Each tower also
-    says whether it is present; the inputs of an absent one are zeros.
+    Each tower also says whether it is present; the inputs of an absent one are zeros.
+    Paper B: `inputs = "probabilities"`, `start_from = "zero"`, one hidden layer,
+    `hidden_units = [100]`, tanh. Paper C: the same with `hidden_units = [200, 150]`,
+    `activations = ["sigmoid", "tanh"]`.
 
-    Ours: `inputs = "log_probabilities"` reads log p (single-label) or the calibrated
+    Ours, the default: `inputs = "log_probabilities"` reads log p (single-label) or the calibrated
     logits (multi-label), which late fusion adds up; `start_from = "product"` adds
     the network's output to the product rule's logits, and the output layer starts at
     zero, so that training starts from that rule instead of from nothing.
