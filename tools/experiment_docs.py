@@ -13,12 +13,13 @@ FILE = Path(__file__).resolve().parent.parent / "docs" / "experiment.md"
 
 HEAD = """# Every key of an experiment file
 
-Made from `tfmm/settings.py` by `python tools/experiment_docs.py`; a test keeps the two
-equal. A key without a default must be given. Any key can be set on the command line:
-`--set towers.title.filters=64`. Values are TOML; what is no TOML value is taken as text.
+Made from `tfmm/settings.py` by `python tools/experiment_docs.py`; a test keeps the
+two equal. A key without a default must be given. Any key can be set on the command
+line: `--set towers.title.filters=64`. Values are TOML; what is no TOML value is taken
+as text.
 
-`[towers.NAME]` and `[heads.NAME]` choose their table by the key `model`. Names are small
-letters, digits and `_`.
+`[towers.NAME]` and `[heads.NAME]` choose their table by the key `model`. Names are
+small letters, digits and `_`.
 """
 
 TABLES = (

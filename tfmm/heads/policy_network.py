@@ -25,10 +25,10 @@ def policy_network(
     `hidden_units = [100]`, tanh. Paper C: the same with `hidden_units = [200, 150]`,
     `activations = ["sigmoid", "tanh"]`.
 
-    Ours, the default: `inputs = "log_probabilities"` reads log p (single-label) or the calibrated
-    logits (multi-label), which late fusion adds up; `start_from = "product"` adds
-    the network's output to the product rule's logits, and the output layer starts at
-    zero, so that training starts from that rule instead of from nothing.
+    Ours, the default: `inputs = "log_probabilities"` reads log p (single-label) or the
+    calibrated logits (multi-label), which late fusion adds up; `start_from = "product"`
+    adds the network's output to the product rule's logits, and the output layer starts
+    at zero, so that training starts from that rule instead of from nothing.
 
     Args:
         settings: `[heads.NAME]` of the experiment.
