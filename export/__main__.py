@@ -24,7 +24,7 @@ def export(
     place = Run(run)
     place.require()
     names = [x.name for x in to.iterdir()] if to.is_dir() else []
-    taken = [int(name) for name in names if name.isdigit()]
+    taken = [int(name) for name in names if name.isdecimal()]
     if version in taken:
         raise ExportError(f"{to / str(version)}: is there already; versions are kept")
     target = to / str(version or max(taken, default=0) + 1)

@@ -10,7 +10,7 @@ from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
 from export import ABOUT_FILE, EXTRA, GOLDEN_FILE, WARMUP_FILE
 from export.model_card import model_card
-from tfmm import classifier, results
+from tfmm import classifier, metrics, results
 from tfmm.classifier import Classifier
 from tfmm.errors import ExportError
 from tfmm.run import Run, read_json, replacing, write_json
@@ -119,13 +119,15 @@ def golden_requests(run: Run, model: Classifier) -> dict:
 
     Returns:
         `products`: for each its `id`, `inputs` (modality -> base64) and
-        `probabilities` `(C,)`; `top_k`.
+        `probabilities` `(C,)`; `nothing`, the `(C,)` label shares that a product
+        without any modality gets; `top_k`.
     """
     samples = read_json(run.samples_file)
     settings = run.read_experiment()
     stored, _ = results.read_probabilities(run, settings, model.name, "test")
     return {
         "top_k": model.top_k,
+        "nothing": _probabilities_of_nothing(model),
         "products": [
             {
                 "id": sample["id"],
@@ -137,15 +139,17 @@ def golden_requests(run: Run, model: Classifier) -> dict:
     }
 
 
+def _probabilities_of_nothing(model: Classifier) -> list[float]:
+    shares = metrics.probabilities(model.task, model.prior[None])[0]
+    return np.round(shares, 9).tolist()
+
+
 def _about(run: Run, model: Classifier) -> dict:
     """What `tfmm.predict` needs to read a catalog for this bundle."""
     settings = run.read_experiment()
     return {
         "id": settings.catalog.id,
-        "task": model.task,
-        "head": model.name,
         "modalities": {name: x.model_dump() for name, x in model.modalities.items()},
-        "thresholds": model.thresholds.tolist(),
     }
 
 

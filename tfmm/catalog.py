@@ -41,6 +41,8 @@ class Catalog:
         images: Modality name -> `(n,)` absolute paths, `""` where missing.
         label_names: The `C` labels, sorted.
         label_indices: For each product its labels, as indices.
+        groups: `(n,)` strings: products of one group share a split and are drawn
+            together in intervals; a product without one is a group of its own.
         split: `(n,)` strings, `""` for a product that is left out.
         left_out: id -> why the product is neither trained on nor measured.
         bad_images: Images that were named and turned out unusable.
@@ -57,6 +59,7 @@ class Catalog:
     images: dict[str, np.ndarray]
     label_names: tuple[str, ...]
     label_indices: tuple[np.ndarray, ...]
+    groups: np.ndarray
     split: np.ndarray
     left_out: dict[str, str]
     bad_images: tuple[BadImage, ...] = ()
@@ -91,9 +94,14 @@ class Catalog:
         return np.array([bool(values[row]) for row in rows], bool)
 
     def fingerprint(self) -> str:
-        """Changes with the file, its images, the labels or the splits."""
+        """Changes with the file, its images, the ids, the labels or the splits."""
         return fingerprint(
-            self.sha256, self.images_digest, self.label_names, self.split.tolist()
+            self.sha256,
+            self.images_digest,
+            self.ids.tolist(),
+            self.label_names,
+            [indices.tolist() for indices in self.label_indices],
+            self.split.tolist(),
         )
 
     def without_images(self, bad: Sequence[BadImage], digest: str) -> "Catalog":
@@ -161,8 +169,9 @@ def load(
             f"(the first: {table.where(row)}), more than max_unlabelled_rate = "
             f"{options.max_unlabelled_rate:g} allows"
         )
+    groups = _groups(table, settings, ids)
     if label_names is None:
-        split, split_groups = _splits(table, settings, ids)
+        split, split_groups = _splits(table, settings, groups)
     else:
         split, split_groups = np.full(len(ids), "test", dtype="<U10"), ()
     split[list(left_out)] = ""
@@ -178,6 +187,7 @@ def load(
         images=paths,
         label_names=names,
         label_indices=indices,
+        groups=groups,
         split=split,
         left_out={str(ids[row]): reason for row, reason in left_out.items()},
         split_groups=split_groups,
@@ -285,31 +295,43 @@ def _label_space(
     return tuple(sorted(name for name, n in counts.items() if n >= min_products))
 
 
+def _groups(table: Table, settings: Experiment, ids: np.ndarray) -> np.ndarray:
+    column = settings.catalog.group
+    if column not in table and "group" not in settings.catalog.model_fields_set:
+        return ids
+    cells = [cell.strip() for cell in table.text_column(column)]
+    return np.array([g or i for g, i in zip(cells, ids, strict=True)], object)
+
+
 def _splits(
-    table: Table, settings: Experiment, ids: np.ndarray
+    table: Table, settings: Experiment, groups: np.ndarray
 ) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Each product's split, and the groups that the split column itself spreads.
+
+    A product without a split of its own goes where its group is, if that is one
+    split, and else where the group's hash says.
+    """
     options = settings.catalog
-    asked = options.model_fields_set
-    groups = ids
-    if options.group in table or "group" in asked:
-        cells = [cell.strip() for cell in table.text_column(options.group)]
-        groups = np.array([g or i for g, i in zip(cells, ids, strict=True)], object)
-    split = np.array([split_of(str(g), options.splits) for g in groups], dtype="<U10")
-    if options.split in table or "split" in asked:
-        for row, cell in enumerate(table.text_column(options.split)):
-            cell = cell.strip()
-            if cell and cell not in SPLITS:
-                raise CatalogError(
-                    f"{table.where(row)}: {options.split!r} names an unknown split. "
-                    f"Received: {cell!r}{did_you_mean(cell, SPLITS)}"
-                )
-            if cell:
-                split[row] = cell
+    named = [""] * len(groups)
+    if options.split in table or "split" in options.model_fields_set:
+        named = [cell.strip() for cell in table.text_column(options.split)]
     homes: dict[str, set[str]] = {}
-    for group, name in zip(groups, split, strict=True):
-        homes.setdefault(str(group), set()).add(str(name))
+    for row, (group, name) in enumerate(zip(groups, named, strict=True)):
+        if name and name not in SPLITS:
+            raise CatalogError(
+                f"{table.where(row)}: {options.split!r} names an unknown split. "
+                f"Received: {name!r}{did_you_mean(name, SPLITS)}"
+            )
+        if name:
+            homes.setdefault(str(group), set()).add(name)
+
+    def home(group: str) -> str:
+        names = homes.get(group, set())
+        return next(iter(names)) if len(names) == 1 else split_of(group, options.splits)
+
+    split = [name or home(str(g)) for g, name in zip(groups, named, strict=True)]
     spread = tuple(sorted(group for group, names in homes.items() if len(names) > 1))
-    return split, spread
+    return np.array(split, dtype="<U10"), spread
 
 
 def split_of(group: str, shares: Splits) -> str:

@@ -14,8 +14,9 @@ from tfmm.settings import SPLITS
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run that tfmm.fit made.")],
     split: Annotated[
-        str, typer.Option(help="train, fusion, validation, test, or an earlier --name.")
-    ] = "test",
+        str | None,
+        typer.Option(help="train, fusion, validation, test (default) or a --name."),
+    ] = None,
     catalog: Annotated[
         Path | None, typer.Option(help="Another labelled table to measure on.")
     ] = None,
@@ -34,6 +35,9 @@ def evaluate(
     settings = place.read_experiment()
     if (catalog is None) != (name is None):
         raise ExperimentError("--catalog and --name go together")
+    if catalog is not None and split is not None:
+        raise ExperimentError("--split names products of the run; not with --catalog")
+    split = split or "test"
     if name is not None and (
         name in (*SPLITS, "targets") or not re.fullmatch("[a-z0-9_]+", name)
     ):
@@ -58,7 +62,7 @@ def evaluate(
 
     with place.lock():
         labels = place.read_labels()
-        products = stages.check_images(load_catalog(catalog, settings, images, labels))
+        products = stages.check_inputs(load_catalog(catalog, settings, images, labels))
         say(
             f"{name}: {len(products.rows('test'))} products; left out for want of a "
             f"label of the run {len(products.left_out)}; images that cannot be used "

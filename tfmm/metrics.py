@@ -88,6 +88,7 @@ def measures(
     targets: np.ndarray,
     probabilities: np.ndarray,
     thresholds: np.ndarray | None = None,
+    present: np.ndarray | None = None,
 ) -> dict[str, float]:
     """What the papers measure, of one model on one split.
 
@@ -99,6 +100,8 @@ def measures(
         targets: int `(n,)` label indices, or float `(n, C)` of zeros and ones.
         probabilities: float `(n, C)`.
         thresholds: float `(C,)` for `multi_label`; 0.5 each if absent.
+        present: bool `(n,)`, whether the model had anything to look at; a product
+            of which it had nothing is assigned nothing. All true if absent.
 
     Returns:
         `top1`, `top5` (any of the first five is the product's), `micro_f1`,
@@ -109,6 +112,8 @@ def measures(
     if thresholds is None:
         thresholds = np.full(num_labels, 0.5, np.float32)
     given = assigned(task, probabilities, thresholds)
+    if present is not None:
+        given &= present[:, None]
     truth = one_hot(targets, num_labels) if task == "single_label" else targets > 0
     occurring = np.flatnonzero(truth.any(axis=0))
     options = _over_occurring(truth)

@@ -8,6 +8,7 @@ outputs/MODEL/SPLIT/store.json      the fingerprint and the shapes
 outputs/targets/SPLIT.npy           (n, C) float32 or (n,) int32; past 1,000
                                     labels of multi_label SPLIT.npz (SciPy CSR)
 outputs/targets/SPLIT.json          the catalog's fingerprint
+    outputs/targets/SPLIT.groups.npy    (n,)    int32, the same for one group
 """
 
 from collections.abc import Iterable
@@ -182,6 +183,19 @@ def read_targets(outputs: Path, split: str) -> tuple[np.ndarray, str]:
             f"{path}: truncated or replaced: shape {targets.shape}, not {shape}"
         )
     return targets, catalog_fingerprint
+
+
+def write_groups(outputs: Path, split: str, groups: np.ndarray) -> None:
+    """Writes which products of a split belong together; `groups` are `(n,)` names."""
+    path = outputs / "targets" / f"{split}.groups.npy"
+    numbers = np.unique(groups.astype(str), return_inverse=True)[1]
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.save(file, numbers.astype(np.int32))
+
+
+def read_groups(outputs: Path, split: str) -> np.ndarray:
+    """int32 `(n,)`: the number of each product's group, from 0 without gaps."""
+    return np.asarray(_open(outputs / "targets" / f"{split}.groups.npy"))
 
 
 def _targets_file(outputs: Path, split: str, shape: tuple[int, ...]) -> Path:

@@ -1,7 +1,6 @@
 """python -m tfmm.predict: a catalog in, a labelled catalog out."""
 
 import csv
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +32,8 @@ def predict(
     """Labels every product of a catalog."""
     if to.suffix.lower() not in WRITERS:
         raise CatalogError(f"{to}: expected a name ending in {' or '.join(WRITERS)}")
+    if to.is_dir():
+        raise CatalogError(f"{to}: expected a file to write, not a folder")
     if not catalog.is_file():
         raise CatalogError(f"{catalog}: no such catalog file")
     if not model.is_dir():
@@ -63,7 +64,7 @@ def predict(
 
 def _from_model(path: Path, head: str | None) -> tuple[Callable, dict[str, Any]]:
     """A function from a batch to an answer, and what it reads of a product."""
-    from tfmm.run import Run
+    from tfmm.run import Run, read_json
 
     if Run(path).exists:
         from tfmm import classifier
@@ -82,7 +83,7 @@ def _from_model(path: Path, head: str | None) -> tuple[Callable, dict[str, Any]]
         raise RunError(f"{path}: neither a run nor a SavedModel that export wrote")
     if head is not None:
         raise RunError(f"{path}: a SavedModel has one head; --head is for runs")
-    return _loaded(path), json.loads(file.read_text(encoding="utf-8"))
+    return _loaded(path), read_json(file)
 
 
 def _compiled(loaded: Any) -> Callable:
@@ -97,7 +98,11 @@ def _loaded(path: Path) -> Callable:
     import tensorflow_text  # links the ops that the graph needs
 
     assert tensorflow_text.__version__
-    model = tf.saved_model.load(str(path))
+    try:
+        model = tf.saved_model.load(str(path))
+    except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RunError(f"{path}: does not load: {line}") from None
     serve = model.signatures["serving_default"]
 
     def answer(inputs: dict[str, Any]) -> dict[str, Any]:
@@ -113,7 +118,7 @@ def _label(
     """Labels the products of one chunk of a table."""
     import tensorflow as tf
 
-    from tfmm import catalog
+    from tfmm import catalog, text
     from tfmm.settings import Modality
 
     if not len(table):
@@ -131,13 +136,14 @@ def _label(
             found += [f"{name}: {problem}"] if problem else []
         inputs[name] = tf.constant(encoded)
     result = {key: value.numpy() for key, value in answer(inputs).items()}
+    worded = [text.present(inputs[name]).numpy() for name in texts]
     image_names = list(paths)
     for row, product in enumerate(ids):
         for position, name in enumerate(image_names):
             status = result["image_status"][row, position].decode()
             if status not in ("used", "missing", "skipped"):
                 problems[row].append(f"{name}: {status}")
-        present = [bool(values[row]) for values in texts.values()]
+        present = [bool(values[row]) for values in worded]
         present += list(result.get("image_used", [[]] * len(ids))[row])
         if not any(present):
             problems[row].append("nothing to go by: every modality is missing")

@@ -5,6 +5,7 @@ reports get their outputs here and open no file.
 """
 
 from functools import partial
+from zipfile import BadZipFile
 
 import keras
 import numpy as np
@@ -30,7 +31,9 @@ def model_fingerprint(run: Run, settings: Experiment, name: str) -> str:
     own = settings.model_settings(name).model_dump(mode="json")
     if name in settings.towers:
         modality = settings.modalities[own["modality"]].model_dump(mode="json")
-        return fingerprint("tower", shared[:2], shared[2]["fingerprint"], own, modality)
+        catalog = shared[2]["fingerprint"]
+        files = run.read_info()["weights_files"].get(name, "")
+        return fingerprint("tower", shared[:2], catalog, own, modality, files)
     towers = [
         [tower, model_fingerprint(run, settings, tower), weights_hash(run, tower)]
         for tower in own["towers"]
@@ -131,7 +134,11 @@ def load_model(run: Run, name: str) -> keras.Model:
     path = run.model_file(name)
     if not path.exists():
         raise RunError(f"{path}: no such model; run tfmm.fit --resume")
-    return keras.saving.load_model(path, custom_objects=OWN_LAYERS, compile=False)
+    try:
+        return keras.saving.load_model(path, custom_objects=OWN_LAYERS, compile=False)
+    except (ValueError, OSError, KeyError, BadZipFile) as error:
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RunError(f"{path}: damaged: {line}") from None
 
 
 def predictor(model: keras.Model):

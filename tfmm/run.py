@@ -2,7 +2,7 @@
 
 RUN/
   experiment.toml            the resolved experiment; `tfmm.fit` takes it again
-  run.json                   command, versions, catalog hash, when
+  run.json                   commands and when, versions, catalog hash
   catalog/labels.txt         the label names, in order
   catalog/splits.csv         id, split of every product
   catalog/left_out.csv       id, reason: no usable label
@@ -27,6 +27,7 @@ import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,9 @@ LIBRARIES = (
     "numpy",
     "pyarrow",
     "scikit-learn",
+    "scipy",
+    "tensorflow-serving-api",
+    "matplotlib",
     "pydantic",
 )
 
@@ -66,10 +70,18 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Works for files and for directories. After an error nothing is left behind and
     `path` is as it was.
+
+    Raises:
+        RunError: If the place cannot be written to.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    _remove(partial)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove(partial)
+        partial.touch()  # now rather than after hours of work
+        partial.unlink()
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror}") from None
     try:
         yield partial
         if partial.is_dir() and path.exists():
@@ -81,6 +93,11 @@ def replacing(path: Path) -> Iterator[Path]:
             os.replace(partial, path)
     finally:
         _remove(partial)
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _remove(path: Path) -> None:
@@ -181,7 +198,7 @@ class Run:
     def write_start(
         self, settings: Experiment, command: list[str], catalog: dict[str, Any]
     ) -> None:
-        """Writes what makes a directory a run.
+        """Writes what makes a directory a run, or notes that it is gone on with.
 
         Args:
             settings: The resolved experiment.
@@ -193,13 +210,21 @@ class Run:
             del content["catalog"][column]  # used if there; named, they must be there
         with replacing(self.experiment_file) as partial:
             partial.write_text(tomli_w.dumps(content), encoding="utf-8")
+        commands = self.read_info()["commands"] if self.exists else []
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        weights_files = {
+            name: _file_hash(path)
+            for name, tower in settings.towers.items()
+            if (path := Path(getattr(tower, "weights", ""))).is_file()
+        }
         versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
         write_json(
             self.info_file,
             {
                 "tfmm": __version__,
-                "command": command,
+                "commands": [*commands, {"at": now, "command": command}],
                 "catalog": catalog,
+                "weights_files": weights_files,
                 "seed": settings.seed,
                 "python": platform.python_version(),
                 "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
@@ -216,6 +241,7 @@ class Run:
         """
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path}: expected a folder to write the run into")
+        is_new = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             handle = (self.path / "lock").open("w")
@@ -234,4 +260,8 @@ class Run:
             for pattern in (".*.partial", ".*.old"):
                 for partial in list(self.path.rglob(pattern)):
                     _remove(partial)
-            yield
+            try:
+                yield
+            finally:
+                if is_new and [x.name for x in self.path.iterdir()] == ["lock"]:
+                    shutil.rmtree(self.path)  # stopped before anything was made

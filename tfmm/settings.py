@@ -150,6 +150,10 @@ class TextCnn(Training):
                 f"'kernel_sizes' must not exceed max_words = {self.max_words}. "
                 f"Received: {self.kernel_sizes}"
             )
+        if len(set(self.kernel_sizes)) != len(self.kernel_sizes):
+            raise ValueError(
+                f"'kernel_sizes' must differ. Received: {self.kernel_sizes}"
+            )
         return self
 
 

@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -11,10 +12,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmm import calibration, dataset, image, metrics, outputs, results, train
+from tfmm import calibration, dataset, image, metrics, outputs, results, text, train
 from tfmm.catalog import BadImage, Catalog
 from tfmm.catalog import load as load_catalog
-from tfmm.errors import CatalogError, RunError
+from tfmm.errors import CatalogError, ExperimentError, RunError
 from tfmm.experiment import Experiment
 from tfmm.heads import HEADS
 from tfmm.heads.inputs import TowerShape
@@ -26,22 +27,31 @@ from tfmm.towers import TOWERS
 from tfmm.train import Places
 
 PREDICT_BATCH = 64
+CHECK_BATCH = 4096
 NUM_SAMPLES = 8
 # Paper B's cut of the validation split, for heads that are fitted on it.
 VALIDATION_SHARE_TO_FIT = 0.7
 
 
 def audit(settings: Experiment, path: Path, images: Path | None) -> Catalog:
-    """Reads a catalog and opens every image once.
+    """Checks what can be known before any work: weights, catalog, every image.
 
     Returns:
         The catalog, with images that cannot be used turned into missing ones.
 
     Raises:
+        ExperimentError: If a tower's weights file is not there.
         CatalogError: For what `tfmm.catalog.load` refuses, more bad images than
             `max_bad_image_rate` allows, or a split that is needed and empty.
     """
-    catalog = check_images(load_catalog(path, settings, images))
+    for name, tower in settings.towers.items():
+        weights = getattr(tower, "weights", "none")
+        if weights not in ("none", "imagenet") and not Path(weights).is_file():
+            raise ExperimentError(
+                f'[towers.{name}] weights: expected "none", "imagenet" or the path '
+                f"of a file. Received: {weights!r}"
+            )
+    catalog = check_inputs(load_catalog(path, settings, images))
     named = sum(bool(p) for paths in catalog.images.values() for p in paths)
     named += len(catalog.bad_images)
     limit = settings.catalog.max_bad_image_rate
@@ -58,6 +68,9 @@ def audit(settings: Experiment, path: Path, images: Path | None) -> Catalog:
         count = len(catalog.rows(split))
         if not count and split in needed:
             raise CatalogError(f"{path}: no product falls into the split {split!r}")
+    for tower in settings.towers.values():
+        for split in ("train", "validation"):
+            _present_rows(catalog, tower.modality, split)
     counts = ", ".join(f"{split} {len(catalog.rows(split))}" for split in SPLITS)
     say(
         f"catalog: {len(catalog)} products, {len(catalog.label_names)} labels; {counts}"
@@ -72,8 +85,8 @@ def audit(settings: Experiment, path: Path, images: Path | None) -> Catalog:
     return catalog
 
 
-def check_images(catalog: Catalog) -> Catalog:
-    """Opens every image; those that cannot be used become missing."""
+def check_inputs(catalog: Catalog) -> Catalog:
+    """Opens every image and cleans every text; what is of no use becomes missing."""
     bad: list[BadImage] = []
     digests = []
     for name, paths in catalog.images.items():
@@ -84,7 +97,20 @@ def check_images(catalog: Catalog) -> Catalog:
             BadImage(row, str(catalog.ids[row]), name, str(paths[row]), reason)
             for row, reason in reasons.items()
         ]
-    return catalog.without_images(bad, "".join(digests))
+    worded = {name: _worded(texts) for name, texts in catalog.texts.items()}
+    return replace(
+        catalog.without_images(bad, "".join(digests)),
+        texts={
+            name: np.where(worded[name], texts, "").astype(object)
+            for name, texts in catalog.texts.items()
+        },
+    )
+
+
+def _worded(texts: np.ndarray) -> np.ndarray:
+    """bool `(n,)`: which texts hold a word, as the graph sees it."""
+    parts = np.split(texts, range(CHECK_BATCH, len(texts), CHECK_BATCH))
+    return np.concatenate([text.present(tf.constant(x)).numpy() for x in parts])
 
 
 def write_audit(run: Run, catalog: Catalog) -> None:
@@ -142,8 +168,10 @@ def _write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple]) -> No
 
 def write_targets(run: Run, catalog: Catalog, split: str, name: str) -> None:
     """Writes the targets of a catalog's split into the store, as split `name`."""
-    targets = catalog.targets(catalog.rows(split))
+    rows = catalog.rows(split)
+    targets = catalog.targets(rows)
     outputs.write_targets(run.outputs, name, targets, catalog.fingerprint())
+    outputs.write_groups(run.outputs, name, catalog.groups[rows])
 
 
 def fit_tower(run: Run, settings: Experiment, catalog: Catalog, name: str) -> None:
@@ -194,10 +222,8 @@ def fit_head(run: Run, settings: Experiment, name: str) -> None:
         )
         if isinstance(head, Training):
             held_out, held_out_targets = inputs, targets
-            rows = np.arange(len(targets))
             if fit_on == "validation":
-                order = np.random.default_rng(settings.seed).permutation(rows)
-                rows, rest = np.split(order, [int(len(rows) * VALIDATION_SHARE_TO_FIT)])
+                rows, rest = _cut_validation(run, settings)
                 held_out, held_out_targets = _take(inputs, rest), targets[rest]
                 inputs, targets = _take(inputs, rows), targets[rows]
             else:
@@ -281,10 +307,22 @@ def _write_outputs(
         _calibrate(run, settings, name)
 
 
+def _cut_validation(run: Run, settings: Experiment) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the validation split to fit a head on, and the rest; whole groups."""
+    groups = outputs.read_groups(run.outputs, "validation")
+    place = np.random.default_rng(settings.seed).permutation(groups.max() + 1)[groups]
+    order = np.argsort(place, kind="stable")
+    edge = place[order[int(len(order) * VALIDATION_SHARE_TO_FIT)]]
+    return np.flatnonzero(place < edge), np.flatnonzero(place >= edge)
+
+
 def _calibrate(run: Run, settings: Experiment, name: str) -> None:
     targets, catalog_fingerprint = outputs.read_targets(run.outputs, "validation")
     stored = results.read_outputs(run, settings, name, "validation")
     present = np.flatnonzero(stored.present)
+    if getattr(settings.model_settings(name), "fit_on", "") == "validation":
+        held_out = _cut_validation(run, settings)[1]
+        present = np.intersect1d(present, held_out)
     mark = results.outputs_fingerprint(run, settings, name, catalog_fingerprint)
     fitted = calibration.fit(
         settings.catalog.task, targets[present], stored.logits[present], mark

@@ -167,7 +167,14 @@ def _check_names(path: Path, names: Sequence[str]) -> None:
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    names: list[str] = []
+    """The objects of a file, each with every key that any of them has."""
+    # Read twice: many writers leave a key out where it holds nothing.
+    names = dict.fromkeys(name for _, record in _json_objects(path) for name in record)
+    for number, record in _json_objects(path):
+        yield number, {name: _cell(record.get(name)) for name in names}
+
+
+def _json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -182,14 +189,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 raise CatalogError(f"{path}:{number}: unusable JSON: {error}") from None
             if not isinstance(record, dict):
                 raise CatalogError(f"{path}:{number}: expected a JSON object")
-            names = names or list(record)
-            for name in record:
-                if name not in names:
-                    raise CatalogError(
-                        f"{path}:{number}: key {name!r} is not in the first line"
-                        f"{did_you_mean(name, names)}"
-                    )
-            yield number, {name: _cell(record.get(name)) for name in names}
+            yield number, record
 
 
 def _parquet(path: Path, rows: int) -> Iterator[Table]:

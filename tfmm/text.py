@@ -24,10 +24,15 @@ ENTITIES = (
     (r"&([A-Za-z])tilde;", "\\1\u0303"),
     (r"&([A-Za-z])cedil;", "\\1\u0327"),
     (r"&([A-Za-z])ring;", "\\1\u030a"),
-    (r"&(?:szlig|#223);", "ß"),
+    (r"&szlig;", "ß"),
     (r"&([Oo])slash;", "ø"),
     (r"&(?:AE|ae)lig;", "æ"),
     (r"&(?:OE|oe)lig;", "œ"),
+    # The letters of Latin-1 by number, decimal or hexadecimal.
+    *(
+        (rf"&#(?:0*{code}|[xX]0*(?i:{code:x}));", chr(code))
+        for code in range(0xC0, 0x100)
+    ),
     (r"&(?:amp|#38);", "&"),
 )
 
@@ -61,8 +66,8 @@ def clean(texts: tf.Tensor) -> tf.Tensor:
 
 
 def present(texts: tf.Tensor) -> tf.Tensor:
-    """bool tensor of the same shape: whether a text holds more than white space."""
-    return tf.strings.length(tf.strings.strip(texts)) > 0
+    """bool tensor of the same shape: whether `clean` leaves anything of a text."""
+    return tf.strings.length(clean(texts)) > 0
 
 
 def build_vocabulary(

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import keras
 import numpy as np
@@ -232,13 +233,14 @@ def _save(path: Path, variables: list, state: dict) -> None:
 
 def _load(path: Path, variables: list) -> dict:
     try:
-        with np.load(path) as arrays:
+        # Opened here, because NumPy leaves a damaged file open.
+        with path.open("rb") as file, np.load(file) as arrays:
             if len(arrays.files) != len(variables) + 1:
                 raise ValueError("it holds another number of variables")
             for i, variable in enumerate(variables):
                 variable.assign(arrays[f"v{i}"])
             return json.loads(arrays["state"].tobytes() or b"{}")
-    except (ValueError, KeyError, OSError, EOFError) as error:
+    except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
         raise RunError(f"{path}: not a checkpoint of this model: {error}") from None
 
 

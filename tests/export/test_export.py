@@ -161,7 +161,7 @@ def test_verify_needs_its_files(bundle, tmp_path):
 
 
 def save(tmp_path, function, **held):
-    """A SavedModel whose two signatures are `function` of a string batch."""
+    """The graph of a SavedModel whose two signatures are `function` of strings."""
     root = tf.Module()
     for name, value in held.items():
         setattr(root, name, value)
@@ -202,6 +202,31 @@ def test_verify_notices_variables_that_loading_does_not_restore(tmp_path):
         verify.check_variables(save(tmp_path / "a", serve, layer=layer))
     held = [weight.value for weight in layer.weights]
     assert verify.check_variables(save(tmp_path / "b", serve, held=held)) == 2
+
+
+def test_verify_notices_a_model_without_variables(tmp_path):
+    with pytest.raises(verify.Failure, match="no trained model"):
+        verify.check_variables(save(tmp_path, lambda title: {"x": title}))
+
+
+def test_verify_notices_outputs_that_rest_cannot_carry(tmp_path):
+    def serve(title):
+        return {"x": tf.cast(tf.strings.length(title), tf.bfloat16)}
+
+    with pytest.raises(verify.Failure, match="'x' is of type DT_BFLOAT16"):
+        verify.check_outputs(save(tmp_path, serve))
+
+
+def test_verify_notices_a_damaged_bundle(bundle, tmp_path):
+    for number, name in enumerate(
+        ("saved_model.pb", "variables/variables.index", "assets/labels.txt")
+    ):
+        copy = tmp_path / str(number)
+        shutil.copytree(bundle, copy)
+        (copy / name).write_bytes((copy / name).read_bytes()[:-7])
+        fails(copy)
+        (copy / name).unlink()
+        fails(copy)
 
 
 def test_versions_count_up_and_are_kept(fitted, tmp_path):

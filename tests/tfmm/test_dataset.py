@@ -9,7 +9,7 @@ from tfmm.dataset import Inputs
 
 @pytest.fixture(scope="module")
 def products(catalog_file, experiment_file):
-    return stages.check_images(
+    return stages.check_inputs(
         catalogs.load(catalog_file, experiment.load(experiment_file))
     )
 

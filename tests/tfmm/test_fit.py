@@ -45,7 +45,9 @@ def test_a_run_holds_what_the_design_says(fitted):
     info = place.read_info()
     assert info["catalog"]["sha256"]
     assert info["versions"]["tensorflow"].startswith("2.20")
-    assert "--catalog" in info["command"]
+    (first,) = info["commands"]
+    assert "--catalog" in first["command"]
+    assert first["at"].startswith("20")
     assert place.read_labels() == ("lamp", "new", "rug", "table")
     for model in ("title", "image", "product", "policy"):
         assert place.model_file(model).exists()
@@ -249,3 +251,44 @@ def test_heads_may_be_fitted_on_validation(fitted, tmp_path):
     settings = experiment.load(file, ["heads.policy.fit_on=validation"])
     stages.fit_head(place, settings, "policy")
     assert results.read_outputs(place, settings, "policy", "test").logits.shape[1] == 4
+
+
+def test_a_weights_file_that_is_not_there_stops_before_any_work(
+    tmp_path, experiment_file, catalog_file
+):
+    done = fit(
+        *(experiment_file, "--catalog", catalog_file, "--run", tmp_path / "run"),
+        *("--set", "towers.image.weights=nowhere.h5"),
+    )
+    assert done.returncode == 2
+    assert "[towers.image] weights: expected" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_label_column_is_another_catalog(
+    fitted, tmp_path, catalog_file, experiment_file
+):
+    place = experiment.load(experiment_file)
+    swapped = tmp_path / "swapped.csv"
+    lines = catalog_file.read_text().splitlines()
+    swapped.write_text(
+        "\n".join([*lines[:2], lines[2].replace("table", "rug"), *lines[3:]])
+    )
+    first, second = (
+        stages.load_catalog(path, place) for path in (catalog_file, swapped)
+    )
+    assert first.label_names == second.label_names
+    assert first.fingerprint() != second.fingerprint()
+
+
+def test_validation_is_cut_between_groups(fitted, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(fitted, run)
+    place = Run(run)
+    groups = np.arange(100) // 4
+    outputs.write_groups(place.outputs, "validation", groups)
+    rows, rest = stages._cut_validation(place, place.read_experiment())
+    assert len(rows) + len(rest) == 100
+    assert 60 <= len(rows) <= 72
+    assert not set(groups[rows]) & set(groups[rest])

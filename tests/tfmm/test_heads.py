@@ -66,6 +66,7 @@ EVERY_HEAD = [
     ("product", {}),
     ("policy_network", {"hidden_units": [4], "activations": ["tanh"], "l2": 1e-4}),
     ("policy_network", {"hidden_units": [], "activations": []}),
+    ("policy_network", {"inputs": "probabilities", "start_from": "zero"}),
     ("policy_network", {"inputs": "log_probabilities", "start_from": "product"}),
     (
         "policy_network",
@@ -115,7 +116,7 @@ def test_a_policy_that_starts_from_the_product_is_the_product(task):
 
 
 def test_a_policy_reads_probabilities_or_their_logarithms():
-    none = {"hidden_units": [], "activations": []}
+    none = {"hidden_units": [], "activations": [], "start_from": "zero"}
     reads = {"probabilities": softmax, "log_probabilities": log_softmax}
     for inputs, function in reads.items():
         policy = head("policy_network", "single_label", inputs=inputs, **none)

@@ -37,6 +37,7 @@ def set_up(tmp_path, task="single_label", choices=CHOICES, hidden=()):
         targets[3, 2] = 1.0  # so the title's 2 is right as well
     for split in ("train", "validation", "test"):
         outputs.write_targets(run.outputs, split, targets, "f")
+        outputs.write_groups(run.outputs, split, np.array(list("aabcde")))
     for name, chosen in choices.items():
         info = {"weights": name, "parameters": 9, "epochs": 2, "fingerprint": "secret"}
         write_json(run.model_info_file(name), info)

@@ -136,7 +136,7 @@ def test_a_run_gives_back_the_experiment_it_was_made_with(run, settings):
 
 def test_a_run_knows_its_command_catalog_and_versions(run):
     info = run.read_info()
-    assert info["command"] == ["tfmm.fit", "e.toml"]
+    assert info["commands"][0]["command"] == ["tfmm.fit", "e.toml"]
     assert info["catalog"] == CATALOG
     assert info["versions"]["tensorflow"].startswith("2.20.")
     assert json.loads(run.info_file.read_text(encoding="utf-8")) == info

@@ -16,6 +16,7 @@ def cleaned(value):
         ("Caf&eacute; &amp; Gr&ouml;&szlig;e", "café grösse"),
         ("don&#39;t &nbsp;x", "don t x"),
         ("&#8364;&unknown; price", "price"),
+        ("caf&#233; caf&#xE9; &#0201;t&#xe9; &#xdf;", "café café été ss"),
         ("<b class='x'>bold</b><br/>text", "bold text"),
         ("3 < 4 > 2", "3 4 2"),
         ("e\u0301cole", "école"),
@@ -39,9 +40,10 @@ def test_bytes_that_are_no_utf8_do_not_fail():
     assert text.clean(tf.constant([b"ab\xff\xfe"])).numpy()[0].startswith(b"ab")
 
 
-def test_white_space_is_not_present():
-    texts = tf.constant(["", "  \t\n", "x"])
-    assert text.present(texts).numpy().tolist() == [False, False, True]
+def test_a_text_without_a_word_is_not_present():
+    texts = tf.constant(["", "  \t\n", "\u00a0", "!!!", "<br>", "x", "❤"])
+    present = [False, False, False, False, False, True, True]
+    assert text.present(texts).numpy().tolist() == present
 
 
 def test_vocabulary_is_by_frequency_then_alphabet():

@@ -144,7 +144,7 @@ def test_resnet50_takes_the_weights_of_a_file_and_trains_its_last_layers(weights
 
 
 def test_weights_that_cannot_be_had_stop_with_a_reason(tmp_path):
-    with pytest.raises(ExperimentError, match="path of a file"):
+    with pytest.raises(ExperimentError, match="does not hold the weights"):
         resnet50(image_settings(weights=str(tmp_path / "none.h5")), 3)
     wrong = tmp_path / "wrong.weights.h5"
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save_weights(wrong)

@@ -44,7 +44,13 @@ def run(folder, killed_after=None, **own):
         right = float((said.argmax(axis=1) == TARGETS).mean())
         return {"top1": right, "loss": float(-said.mean())}
 
-    options = {"learning_rate": 0.02, "max_epochs": 8, "patience_epochs": 2, **own}
+    options = {
+        "monitor": "top1",
+        "learning_rate": 0.02,
+        "max_epochs": 8,
+        "patience_epochs": 2,
+        **own,
+    }
     result = train.train(
         "net",
         model,
@@ -95,7 +101,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     np.savez(tmp_path / "training" / "checkpoint.npz", state=np.zeros(1, np.uint8))
     with pytest.raises(RunError, match="not a checkpoint of this model"):
         run(tmp_path)
-    (tmp_path / "training" / "checkpoint.npz").write_bytes(b"PK half a file")
+    (tmp_path / "training" / "checkpoint.npz").write_bytes(b"PK\x03\x04 half a file")
     with pytest.raises(RunError, match="not a checkpoint of this model"):
         run(tmp_path)
 

@@ -29,6 +29,7 @@ def compute(run: Run, settings: Experiment, split: str) -> dict[str, Any]:
     targets, _ = outputs.read_targets(run.outputs, split)
     if not len(targets):
         raise RunError(f"{run.path}: the split {split!r} holds no products")
+    groups = outputs.read_groups(run.outputs, split)
     task = settings.catalog.task
 
     def has_outputs(name: str) -> bool:
@@ -55,8 +56,8 @@ def compute(run: Run, settings: Experiment, split: str) -> dict[str, Any]:
             "model": settings.model_settings(name).model,
             "towers": settings.towers_of(name),
             "present": present[name],
-            **metrics.measures(task, targets, said, thresholds),
-            "top1_interval": _interval(right[name], settings.seed),
+            **metrics.measures(task, targets, said, thresholds, seen),
+            "top1_interval": _interval(right[name], groups, settings.seed),
             "temperature": calibration.temperature,
             "oracle_share": None,
         }
@@ -66,7 +67,7 @@ def compute(run: Run, settings: Experiment, split: str) -> dict[str, Any]:
     for name in names:
         if models[name]["kind"] == "head":
             towers = models[name]["towers"]
-            models[name] |= _against_towers(name, towers, right, settings.seed)
+            models[name] |= _against_towers(name, towers, right, groups, settings.seed)
     towers = [name for name in names if name in settings.towers]
     oracle = np.any([right[tower] for tower in towers], axis=0)
     return {
@@ -86,19 +87,27 @@ def _training(run: Run, name: str) -> dict[str, Any]:
     return {key: info[key] for key in kept if key in info}
 
 
-def _interval(right: np.ndarray, seed: int) -> list[float]:
-    """95 % of the bootstrap means of `(n,)` booleans or differences."""
+def _interval(values: np.ndarray, groups: np.ndarray, seed: int) -> list[float]:
+    """95 % bootstrap interval of the mean of `(n,)` booleans or differences.
+
+    Whole groups are drawn, because their products share texts: variants of one
+    product that are right together are one piece of evidence, not several.
+    """
+    sums, counts = np.bincount(groups, weights=values), np.bincount(groups)
     generator = np.random.default_rng(seed)
-    values = right.astype(np.float64)
-    draws = [
-        values[generator.integers(len(values), size=len(values))].mean()
-        for _ in range(BOOTSTRAP_DRAWS)
-    ]
-    return [float(edge) for edge in np.percentile(draws, (2.5, 97.5))]
+    means = []
+    for _ in range(BOOTSTRAP_DRAWS):
+        drawn = generator.integers(len(sums), size=len(sums))
+        means.append(sums[drawn].sum() / counts[drawn].sum())
+    return [float(edge) for edge in np.percentile(means, (2.5, 97.5))]
 
 
 def _against_towers(
-    name: str, towers: list[str], right: dict[str, np.ndarray], seed: int
+    name: str,
+    towers: list[str],
+    right: dict[str, np.ndarray],
+    groups: np.ndarray,
+    seed: int,
 ) -> dict[str, Any]:
     """A head's gain over its best tower, and its share of what was to be gained."""
     best = max(towers, key=lambda tower: right[tower].mean())
@@ -108,7 +117,7 @@ def _against_towers(
     return {
         "best_tower": best,
         "gain": float(gain.mean()),
-        "gain_interval": _interval(gain, seed),
+        "gain_interval": _interval(gain, groups, seed),
         "oracle_share": float(gain.mean()) / room if room > 0 else None,
     }
 

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -71,11 +70,6 @@ def _backbone(weights: str, size: int) -> keras.Model:
                 "resnet50: weights = 'imagenet' could not be downloaded "
                 f"({str(error).splitlines()[0]}); give the path of a local copy"
             ) from error
-    if not Path(weights).is_file():
-        raise ExperimentError(
-            'resnet50: weights must be "none", "imagenet" or the path of a file. '
-            f"Received: {weights!r}"
-        )
     backbone = keras.applications.ResNet50(weights=None, **options)
     try:
         with warnings.catch_warnings():

@@ -56,7 +56,7 @@ def text_cnn(
     is_word = ops.cast(ops.not_equal(ids, text.PADDING_ID), vectors.dtype)
     vectors = vectors * ops.expand_dims(is_word, -1)
     strongest = []
-    for size in dict.fromkeys(settings.kernel_sizes):
+    for size in settings.kernel_sizes:
         windows = keras.layers.Conv1D(
             settings.filters, size, activation="relu", name=f"convolution_{size}"
         )(vectors)
