@@ -1,4 +1,4 @@
-"""The pictures of the sample catalog: drawn products, encoded as shops hand them over."""
+"""The pictures of the sample catalog: products drawn and encoded as files."""
 
 import colorsys
 import io

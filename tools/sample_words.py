@@ -192,7 +192,7 @@ def invent_design(rng: random.Random, group: str) -> list[Product]:
     Example:
     >>> [product] = invent_design(random.Random(0), "G0001")
     >>> product.labels
-    ()
+    ('kind:floor fan', 'room:bedroom', 'room:bathroom')
     """
     family, form = _pick(rng, FAMILIES), _pick(rng, FORMS)
     rooms = [_pick(rng, ROOMS)]

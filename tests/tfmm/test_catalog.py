@@ -333,6 +333,15 @@ def test_a_group_is_never_split(tmp_path):
     assert found.split_groups == ()
 
 
+def test_groups_are_as_named_or_the_id_whatever_the_labels_come_from(tmp_path):
+    content = "id,title,image,labels,group\na,,,x, g \nb,,,y,\nc,,,y,g\n"
+    assert load(tmp_path, content).groups.tolist() == ["g", "b", "g"]
+    finished = load(tmp_path, content, label_names=["x", "y"])
+    assert finished.groups.tolist() == ["g", "b", "g"]
+    without = load(tmp_path, HEADER + ROWS)
+    assert without.groups.tolist() == without.ids.tolist()
+
+
 def test_a_split_column_wins_and_its_gaps_are_filled(tmp_path):
     content = HEADER.replace("\n", ",split\n") + "".join(
         f"P{i},,,{'xy'[i % 2]},{'fusion' if i < 9 else ''}\n" for i in range(20)
