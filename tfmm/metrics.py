@@ -7,6 +7,7 @@ from scipy.special import expit, log_softmax, softmax
 from sklearn import metrics as sklearn_metrics
 
 ECE_BINS = 15
+BOOTSTRAP_DRAWS = 2_000
 PROBABILITY_FLOOR = 1e-7
 
 
@@ -177,3 +178,31 @@ def logits_of(task: str, probabilities: np.ndarray) -> np.ndarray:
     p = p.astype(np.float64)
     logits = np.log(p) if task == "single_label" else np.log(p) - np.log1p(-p)
     return logits.astype(np.float32)
+
+
+def interval(values: np.ndarray, groups: np.ndarray, seed: int) -> list[float]:
+    """The 95 % bootstrap interval of a mean, drawing whole groups.
+
+    Products of one group share texts: variants that are right together are one piece
+    of evidence, not several. With the differences of two models as values it is the
+    paired interval.
+
+    Args:
+        values: `(n,)` booleans or numbers.
+        groups: int `(n,)`, from 0 without gaps; all different for no groups.
+        seed: Of the draws.
+
+    Returns:
+        The lower and the upper edge.
+
+    Example:
+    >>> interval(np.ones(10), np.arange(10), seed=0)
+    [1.0, 1.0]
+    """
+    sums, counts = np.bincount(groups, weights=values), np.bincount(groups)
+    generator = np.random.default_rng(seed)
+    means = []
+    for _ in range(BOOTSTRAP_DRAWS):
+        drawn = generator.integers(len(sums), size=len(sums))
+        means.append(sums[drawn].sum() / counts[drawn].sum())
+    return [float(edge) for edge in np.percentile(means, (2.5, 97.5))]

@@ -218,3 +218,18 @@ def test_logits_of_certainty_are_clipped():
     np.testing.assert_allclose(found, [edge, -edge], rtol=1e-6)
     found = metrics.logits_of("single_label", np.array([0.0, 1.0]))
     np.testing.assert_allclose(found, [math.log(1e-7), 0.0], atol=2e-7)
+
+
+def test_interval_is_near_the_normal_one():
+    values = np.array([0.0, 1.0] * 200)
+    low, high = metrics.interval(values, np.arange(400), seed=0)
+    # 1.96 * sqrt(0.25 / 400)
+    assert (high - low) / 2 == pytest.approx(0.049, abs=0.005)
+
+
+def test_an_interval_counts_groups_and_not_their_products():
+    values = np.repeat([0.0, 1.0] * 50, 4)
+    alone = metrics.interval(values, np.arange(400), seed=0)
+    together = metrics.interval(values, np.arange(400) // 4, seed=0)
+    # Four products that always agree are one: the interval is twice as wide.
+    assert np.diff(together) == pytest.approx(2 * np.diff(alone), rel=0.15)

@@ -10,8 +10,6 @@ from tfmm.errors import RunError
 from tfmm.experiment import Experiment
 from tfmm.run import Run, read_json
 
-BOOTSTRAP_DRAWS = 2_000
-
 
 def compute(run: Run, settings: Experiment, split: str) -> dict[str, Any]:
     """Computes `report.json` of one split.
@@ -57,7 +55,7 @@ def compute(run: Run, settings: Experiment, split: str) -> dict[str, Any]:
             "towers": settings.towers_of(name),
             "present": present[name],
             **metrics.measures(task, targets, said, thresholds, seen),
-            "top1_interval": _interval(right[name], groups, settings.seed),
+            "top1_interval": metrics.interval(right[name], groups, settings.seed),
             "temperature": calibration.temperature,
             "oracle_share": None,
         }
@@ -87,21 +85,6 @@ def _training(run: Run, name: str) -> dict[str, Any]:
     return {key: info[key] for key in kept if key in info}
 
 
-def _interval(values: np.ndarray, groups: np.ndarray, seed: int) -> list[float]:
-    """95 % bootstrap interval of the mean of `(n,)` booleans or differences.
-
-    Whole groups are drawn, because their products share texts: variants of one
-    product that are right together are one piece of evidence, not several.
-    """
-    sums, counts = np.bincount(groups, weights=values), np.bincount(groups)
-    generator = np.random.default_rng(seed)
-    means = []
-    for _ in range(BOOTSTRAP_DRAWS):
-        drawn = generator.integers(len(sums), size=len(sums))
-        means.append(sums[drawn].sum() / counts[drawn].sum())
-    return [float(edge) for edge in np.percentile(means, (2.5, 97.5))]
-
-
 def _against_towers(
     name: str,
     towers: list[str],
@@ -117,7 +100,7 @@ def _against_towers(
     return {
         "best_tower": best,
         "gain": float(gain.mean()),
-        "gain_interval": _interval(gain, groups, seed),
+        "gain_interval": metrics.interval(gain, groups, seed),
         "oracle_share": float(gain.mean()) / room if room > 0 else None,
     }
 

@@ -52,8 +52,6 @@ from tfmm.experiment import Experiment
 from tfmm.progress import say
 from tfmm.run import write_json
 
-NUM_RESAMPLES = 2000
-
 
 def fit_tower(
     name: str,
@@ -116,22 +114,6 @@ def fit_tower(
     return probabilities
 
 
-def interval(values: np.ndarray, seed: int) -> tuple[float, float]:
-    """The 95 % bootstrap interval of the mean of `(n,)` values over products.
-
-    Of the differences between two models, it is the paired interval.
-
-    Example:
-    >>> interval(np.ones(10), seed=0)
-    (1.0, 1.0)
-    """
-    rng = np.random.default_rng(seed)
-    size = len(values)
-    means = [values[rng.integers(size, size=size)].mean() for _ in range(NUM_RESAMPLES)]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
-
-
 def measure(catalog: Catalog, settings: Experiment) -> dict[str, Any]:
     """Trains everything and measures it on `test`.
 
@@ -173,7 +155,10 @@ def measure(catalog: Catalog, settings: Experiment) -> dict[str, Any]:
             for part, rows in parts.items()
         }
         said["stack"] = fit_stack(task, num_labels, inputs, targets)
-    return numbers(task, towers, said, targets, settings.seed)
+    groups = np.unique(catalog.groups[parts["test"]].astype(str), return_inverse=True)[
+        1
+    ]
+    return numbers(task, towers, said, targets, groups, settings.seed)
 
 
 def numbers(
@@ -181,6 +166,7 @@ def numbers(
     towers: Sequence[str],
     said: Mapping[str, Mapping[str, np.ndarray]],
     targets: Mapping[str, np.ndarray],
+    groups: np.ndarray,
     seed: int,
 ) -> dict[str, Any]:
     """The report of what models said.
@@ -190,6 +176,7 @@ def numbers(
         towers: The names of the models that are towers.
         said: Model -> part -> probabilities `(n, C)`, for `validation` and `test`.
         targets: Part -> targets.
+        groups: int `(n,)`, the groups of the test products, which are drawn whole.
         seed: Of the bootstrap.
 
     Returns:
@@ -212,7 +199,7 @@ def numbers(
             model["threshold"] = threshold
         model |= metrics.measures(task, truth, probabilities["test"], thresholds)
         right[name] = metrics.is_right(task, truth, probabilities["test"])
-        low, high = interval(right[name], seed)
+        low, high = metrics.interval(right[name], groups, seed)
         models[name] = model | {"top1_half_width": (high - low) / 2}
 
     best = max(towers, key=lambda name: models[name]["top1"])
@@ -233,7 +220,7 @@ def numbers(
     }
     if "stack" in models:
         gain = right["stack"].astype(float) - right[best]
-        low, high = interval(gain, seed)
+        low, high = metrics.interval(gain, groups, seed)
         difference = {"top1": float(gain.mean()), "low": low, "high": high}
         result["stack_minus_best_tower"] = difference
     return result
