@@ -15,7 +15,8 @@ def export(
         str | None, typer.Option(help="Head or tower; [export]'s by default.")
     ] = None,
     version: Annotated[
-        int | None, typer.Option(min=1, help="Number; the next one by default.")
+        int | None,
+        typer.Option(min=1, max=2**63 - 1, help="The next one by default."),
     ] = None,
 ) -> None:
     """Writes one SavedModel that takes raw strings and image bytes."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export import EXTRA, GOLDEN_FILE
+from export import ABOUT_FILE, EXTRA, GOLDEN_FILE
 
 BOUND = 1e-5
 BATCHES = (1, 2, 7)
@@ -242,7 +242,8 @@ def check_golden(served: Served, golden: dict) -> float:
             order = np.argsort(-expected, axis=1, kind="stable")[:, : golden["top_k"]]
             ranked = np.take_along_axis(expected, order, axis=1)
             worst = max(worst, float(np.abs(top["scores"] - ranked).max()))
-            if worst > BOUND:
+            finite = np.isfinite(answer).all() and np.isfinite(expected).all()
+            if worst > BOUND or not finite:
                 raise Failure(
                     f"answers differ from the stored ones by {worst:.2g} "
                     f"(bound {BOUND:g}) at batch {size}"
@@ -342,9 +343,22 @@ def _inputs(products: list[dict]) -> dict[str, np.ndarray]:
 def _read_golden(bundle: Path) -> dict:
     path = bundle / EXTRA / GOLDEN_FILE
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise Failure(f"no golden requests ({path.name}): {_line(error)}") from None
+        golden = json.loads(path.read_text(encoding="utf-8"))
+        inputs = set(golden["products"][0]["inputs"])
+        for product in golden["products"]:
+            whole = len(product["probabilities"]) == len(golden["nothing"])
+            if not whole or set(product["inputs"]) != inputs or golden["top_k"] < 1:
+                raise ValueError("its products do not fit each other")
+            for value in product["inputs"].values():
+                base64.b64decode(value, validate=True)
+        about = json.loads((bundle / EXTRA / ABOUT_FILE).read_text(encoding="utf-8"))
+        if set(about["modalities"]) != inputs:
+            raise ValueError(f"{ABOUT_FILE} names other inputs")
+        return golden
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise Failure(
+            f"no usable golden requests ({path.name}): {_line(error)}"
+        ) from None
 
 
 def _read_graph(bundle: Path):
@@ -356,6 +370,8 @@ def _read_graph(bundle: Path):
         model = saved_model_pb2.SavedModel.FromString(content)
     except (OSError, DecodeError) as error:
         raise Failure(f"no SavedModel: {_line(error)}") from None
+    if not model.meta_graphs:
+        raise Failure("no SavedModel: saved_model.pb is empty")
     return model.meta_graphs[0]
 
 

@@ -88,9 +88,9 @@ def epoch(
 def _values(catalog: Catalog, rows: np.ndarray, inputs: Inputs) -> tf.data.Dataset:
     if not inputs.image_size:
         texts = catalog.texts[inputs.modality][rows]
-        return tf.data.Dataset.from_tensor_slices(texts.astype(str).astype(object))
+        return tf.data.Dataset.from_tensor_slices(texts)
     paths = catalog.images[inputs.modality][rows]
-    return tf.data.Dataset.from_tensor_slices(paths.astype(str).astype(object)).map(
+    return tf.data.Dataset.from_tensor_slices(paths).map(
         lambda path: image.decode_file(path, inputs.image_size),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,

@@ -68,7 +68,7 @@ def evaluate(
             f"label of the run {len(products.left_out)}; images that cannot be used "
             f"{len(products.bad_images)}; labels that the run does not have "
             f"{len(products.unknown_labels)}"
-            + (f" ({products.unknown_labels[0]!r} ...)" * bool(products.unknown_labels))
+            + "".join(f" ({label!r} ...)" for label in products.unknown_labels[:1])
         )
         stages.write_targets(place, products, "test", name)
         for model in (*settings.towers, *settings.heads):

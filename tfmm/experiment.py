@@ -21,7 +21,10 @@ from tfmm.settings import (
 )
 
 # Names that layers and answers bear, so that no modality or model can.
-RESERVED_NAMES = ("features", "logits", "present", "targets", "labels", "scores")
+RESERVED_NAMES = (
+    *("features", "logits", "present", "targets", "labels", "scores"),
+    "self",  # a signature's inputs are keyword arguments
+)
 
 
 class Experiment(Table):

@@ -36,6 +36,8 @@ def predict(
         raise CatalogError(f"{to}: expected a file to write, not a folder")
     if not catalog.is_file():
         raise CatalogError(f"{catalog}: no such catalog file")
+    if to.exists() and to.samefile(catalog):
+        raise CatalogError(f"{to}: the answers would replace the catalog itself")
     if not model.is_dir():
         raise RunError(f"{model}: no such run or SavedModel")
 
@@ -83,7 +85,10 @@ def _from_model(path: Path, head: str | None) -> tuple[Callable, dict[str, Any]]
         raise RunError(f"{path}: neither a run nor a SavedModel that export wrote")
     if head is not None:
         raise RunError(f"{path}: a SavedModel has one head; --head is for runs")
-    return _loaded(path), read_json(file)
+    about = read_json(file)
+    if not isinstance(about, dict) or not {"id", "modalities"} <= set(about):
+        raise RunError(f"{file}: not what export writes")
+    return _loaded(path), about
 
 
 def _compiled(loaded: Any) -> Callable:
@@ -100,7 +105,7 @@ def _loaded(path: Path) -> Callable:
     assert tensorflow_text.__version__
     try:
         model = tf.saved_model.load(str(path))
-    except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+    except (OSError, LookupError, TypeError, ValueError, tf.errors.OpError) as error:
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise RunError(f"{path}: does not load: {line}") from None
     serve = model.signatures["serving_default"]
@@ -118,7 +123,7 @@ def _label(
     """Labels the products of one chunk of a table."""
     import tensorflow as tf
 
-    from tfmm import catalog, text
+    from tfmm import catalog, image, text
     from tfmm.settings import Modality
 
     if not len(table):
@@ -131,7 +136,7 @@ def _label(
     for name, files in paths.items():
         encoded = []
         for file, found in zip(files, problems, strict=True):
-            content, problem = _read_bytes(file)
+            content, problem = image.read_file(file)
             encoded.append(content)
             found += [f"{name}: {problem}"] if problem else []
         inputs[name] = tf.constant(encoded)
@@ -155,17 +160,6 @@ def _label(
             labelled[f"score_{rank}"] = float(result["scores"][row, rank - 1])
             labelled[f"assigned_{rank}"] = bool(result["assigned"][row, rank - 1])
         yield labelled | {"problem": "; ".join(problems[row])}
-
-
-def _read_bytes(file: str) -> tuple[bytes, str]:
-    """The bytes of a file, and what is wrong if they cannot be had."""
-    if not file:
-        return b"", ""
-    try:
-        content = Path(file).read_bytes()
-    except OSError as error:
-        return b"", f"cannot be read: {error.strerror}"
-    return content, "" if content else "empty file"
 
 
 @contextmanager

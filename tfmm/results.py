@@ -86,6 +86,11 @@ def prior_logits(run: Run, settings: Experiment) -> list[float]:
         shares = counts / counts.sum()
     else:
         shares = targets.mean(axis=0)
+    if len(shares) != len(run.read_labels()):
+        raise RunError(
+            f"{run.labels_file}: holds {len(run.read_labels())} labels and the targets "
+            f"have {len(shares)}; run tfmm.fit --resume"
+        )
     return metrics.logits_of(settings.catalog.task, shares).tolist()
 
 
@@ -156,4 +161,8 @@ def predictor(model: keras.Model):
 
 def weights_hash(run: Run, name: str) -> str:
     """The hash of a fitted model's weights."""
-    return read_json(run.model_info_file(name))["weights"]
+    file = run.model_info_file(name)
+    try:
+        return read_json(file)["weights"]
+    except (KeyError, TypeError):
+        raise RunError(f"{file}: damaged; run tfmm.fit --resume") from None

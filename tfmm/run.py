@@ -18,12 +18,14 @@ RUN/
   lock                       held by the process that works here
 """
 
+import errno
 import fcntl
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +51,19 @@ LIBRARIES = (
     "matplotlib",
     "pydantic",
 )
+
+
+# What a run holds at its top; a folder with anything else is somebody's own.
+OWN_NAMES = {
+    "catalog",
+    "experiment.toml",
+    "lock",
+    "models",
+    "outputs",
+    "report",
+    "run.json",
+}
+LEFTOVER = r"\..+\.\d+\.(partial|old)"
 
 
 def fingerprint(*parts: Any) -> str:
@@ -91,11 +106,16 @@ def replacing(path: Path) -> Iterator[Path]:
             _remove(old)
         else:
             os.replace(partial, path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS):
+            raise RunError(f"{path}: cannot be written: {error.strerror}") from None
+        raise
     finally:
         _remove(partial)
 
 
-def _file_hash(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -182,7 +202,15 @@ class Run:
     def read_info(self) -> dict[str, Any]:
         """`run.json`: the command, the versions, the catalog's hashes."""
         self.require()
-        return read_json(self.info_file)
+        info = read_json(self.info_file)
+        try:
+            needed = info["catalog"]["fingerprint"], info["commands"]
+            known = all(needed) and isinstance(info["weights_files"], dict)
+        except (KeyError, TypeError):
+            known = False
+        if not known:
+            raise RunError(f"{self.info_file}: not what tfmm.fit writes; use a new run")
+        return info
 
     def read_labels(self) -> tuple[str, ...]:
         """The label names, in the order of every output."""
@@ -193,7 +221,13 @@ class Run:
             raise RunError(
                 f"{self.labels_file}: cannot be read: {error}; run tfmm.fit --resume"
             ) from None
-        return tuple(text.split("\n")[:-1])
+        *names, rest = text.split("\n")
+        if rest or len(names) < 2:
+            raise RunError(
+                f"{self.labels_file}: truncated: expected two labels or more, a line "
+                f"each; run tfmm.fit --resume"
+            )
+        return tuple(names)
 
     def write_start(
         self, settings: Experiment, command: list[str], catalog: dict[str, Any]
@@ -213,7 +247,7 @@ class Run:
         commands = self.read_info()["commands"] if self.exists else []
         now = datetime.now(UTC).isoformat(timespec="seconds")
         weights_files = {
-            name: _file_hash(path)
+            name: file_hash(path)
             for name, tower in settings.towers.items()
             if (path := Path(getattr(tower, "weights", ""))).is_file()
         }
@@ -242,9 +276,15 @@ class Run:
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path}: expected a folder to write the run into")
         is_new = not self.path.exists()
+        foreign = set() if is_new else {x.name for x in self.path.iterdir()} - OWN_NAMES
+        if not self.exists and foreign:
+            raise RunError(
+                f"{self.path}: expected a new folder or a run; it holds other files, "
+                f"such as {min(foreign)!r}"
+            )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            handle = (self.path / "lock").open("w")
+            handle = (self.path / "lock").open("a")
         except OSError as error:
             raise RunError(
                 f"{self.path}: cannot be written: {error.strerror}"
@@ -257,8 +297,8 @@ class Run:
                     f"{self.path}: another process is working in this run"
                 ) from None
             # Left by a killed process. Listed first: they lie inside each other.
-            for pattern in (".*.partial", ".*.old"):
-                for partial in list(self.path.rglob(pattern)):
+            for partial in list(self.path.rglob(".*")):
+                if re.fullmatch(LEFTOVER, partial.name):
                     _remove(partial)
             try:
                 yield

@@ -21,7 +21,7 @@ from tfmm.heads import HEADS
 from tfmm.heads.inputs import TowerShape
 from tfmm.losses import loss_for
 from tfmm.progress import progress, say
-from tfmm.run import Run, read_json, replacing, write_json
+from tfmm.run import Run, file_hash, read_json, replacing, write_json
 from tfmm.settings import SPLITS, Training
 from tfmm.towers import TOWERS
 from tfmm.train import Places
@@ -59,8 +59,8 @@ def audit(settings: Experiment, path: Path, images: Path | None) -> Catalog:
         first = catalog.bad_images[0]
         raise CatalogError(
             f"{path}: {len(catalog.bad_images)} of {named} images cannot be used, more "
-            f"than max_bad_image_rate = {limit:g} allows. The first: {first.path} "
-            f"(product {first.id}): {first.reason}"
+            f"than max_bad_image_rate = {limit:g} allows. The first: {first.path!r} "
+            f"(product {first.id!r}): {first.reason}"
         )
     needed = {"train", "validation", "test"}
     needed |= {getattr(head, "fit_on", "test") for head in settings.heads.values()}
@@ -210,7 +210,7 @@ def fit_head(run: Run, settings: Experiment, name: str) -> None:
     if not _is_fitted(run, name, mark):
         train.deterministic(settings.seed)
         task = settings.catalog.task
-        fit_on = getattr(head, "fit_on", "fusion")
+        fit_on = getattr(head, "fit_on", "validation")  # a rule needs only the shapes
         inputs, _ = results.head_inputs(run, settings, name, fit_on)
         targets, _ = outputs.read_targets(run.outputs, fit_on)
         shapes = {
@@ -313,7 +313,13 @@ def _cut_validation(run: Run, settings: Experiment) -> tuple[np.ndarray, np.ndar
     place = np.random.default_rng(settings.seed).permutation(groups.max() + 1)[groups]
     order = np.argsort(place, kind="stable")
     edge = place[order[int(len(order) * VALIDATION_SHARE_TO_FIT)]]
-    return np.flatnonzero(place < edge), np.flatnonzero(place >= edge)
+    rows, rest = np.flatnonzero(place < edge), np.flatnonzero(place >= edge)
+    if not len(rows):
+        raise RunError(
+            f"{run.path}: the split 'validation' holds one group of products; "
+            'fit_on = "validation" must cut it in two'
+        )
+    return rows, rest
 
 
 def _calibrate(run: Run, settings: Experiment, name: str) -> None:
@@ -359,6 +365,7 @@ def _keep(run: Run, name: str, mark: str, model: keras.Model, result: dict) -> N
     info = {
         "fingerprint": mark,
         "weights": train.weights_hash(model),
+        "file": file_hash(run.model_file(name)),
         "parameters": model.count_params(),
         **result,
     }
@@ -369,10 +376,19 @@ def _is_fitted(run: Run, name: str, mark: str) -> bool:
     file = run.model_info_file(name)
     if not file.exists():
         return False
-    if read_json(file)["fingerprint"] == mark:
-        return True
-    say(f"{name}: made from other settings or another catalog; fitting it again")
-    return False
+    try:
+        info = read_json(file)
+        made_from, kept = info["fingerprint"], info["file"]
+    except (RunError, KeyError, TypeError):
+        made_from, kept = "", ""
+    if made_from != mark:
+        say(f"{name}: made from other settings or another catalog; fitting it again")
+        return False
+    model = run.model_file(name)
+    if not model.exists() or file_hash(model) != kept:
+        say(f"{name}: {model} is lost or damaged; fitting it again")
+        return False
+    return True
 
 
 def _present_rows(catalog: Catalog, modality: str, split: str) -> np.ndarray:

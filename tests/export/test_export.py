@@ -153,8 +153,13 @@ def test_verify_notices_shuffled_labels(bundle, tmp_path):
 
 def test_verify_needs_its_files(bundle, tmp_path):
     copy, file = broken(bundle, tmp_path)
+    whole = json.loads(file.read_text())
+    whole["products"][0]["probabilities"][0] = float("nan")
+    for content in ({}, [], {**whole, "products": []}, whole):
+        file.write_text(json.dumps(content))
+        fails(copy)
     file.unlink()
-    assert "no golden requests" in fails(copy)
+    assert "no usable golden requests" in fails(copy)
     done = command("-m", "export.verify", tmp_path / "none")
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1

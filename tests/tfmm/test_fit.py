@@ -216,6 +216,13 @@ def test_evaluate_measures_another_file(fitted, tmp_path, catalog_file):
     assert report["products"] == 20
     left_out = (run / "report" / "later" / "left_out.csv").read_text()
     assert left_out.splitlines()[1:] == ["X2,no label that is kept"]
+    other.write_text("\n".join(lines))
+    known = command(
+        *("-m", "tfmm.evaluate", run, "--catalog", other, "--name", "known"),
+        *("--images", catalog_file.parent),
+    )
+    assert known.returncode == 0, known.stderr
+    assert "labels that the run does not have 0\n" in known.stderr
     again = command("-m", "tfmm.evaluate", run, "--split", "later")
     assert again.returncode == 0, again.stderr
 
@@ -292,3 +299,26 @@ def test_validation_is_cut_between_groups(fitted, tmp_path):
     assert len(rows) + len(rest) == 100
     assert 60 <= len(rows) <= 72
     assert not set(groups[rows]) & set(groups[rest])
+
+
+def test_a_lost_or_damaged_model_is_fitted_again(fitted, tmp_path, catalog_file):
+    run = tmp_path / "run"
+    shutil.copytree(fitted, run)
+    (run / "models" / "title" / "model.keras").unlink()
+    (run / "models" / "policy" / "model.keras").write_bytes(b"damaged")
+    done = fit(
+        *(run / "experiment.toml", "--catalog", catalog_file, "--run", run, "--resume")
+    )
+    assert done.returncode == 0, done.stderr
+    assert "title/model.keras is lost or damaged" in done.stderr
+    assert "image: epoch" not in done.stderr
+    assert numbers(run) == numbers(fitted)
+
+
+def test_truncated_labels_are_refused(fitted, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(fitted, run)
+    for content, message in (("la", "truncated"), ("a\nb\n", "holds 2 labels")):
+        (run / "catalog" / "labels.txt").write_text(content)
+        with pytest.raises(RunError, match=message):
+            results.prior_logits(Run(run), Run(run).read_experiment())

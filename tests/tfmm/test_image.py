@@ -1,4 +1,5 @@
 import io
+import os
 import struct
 import zlib
 
@@ -189,3 +190,16 @@ def test_half_of_all_seeds_flip():
         for seed in range(200)
     ]
     assert 70 < sum(flips) < 130
+
+
+def test_what_is_no_regular_file_is_never_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "link.jpg").symlink_to("/dev/zero")
+    paths = [str(tmp_path / x) for x in ("pipe.jpg", "link.jpg")] + [str(tmp_path)]
+    bad, _ = image.check_files(paths)
+    assert bad == {0: "not a file", 1: "not a file", 2: "not a file"}
+
+
+def test_a_gif_is_bounded_by_its_screen_too():
+    header = b"GIF89a" + struct.pack("<HH", 20_000, 20_000) + b"\0" * 20
+    assert decode(header)[1] == ["too large"]

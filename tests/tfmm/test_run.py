@@ -235,3 +235,22 @@ def test_a_run_cannot_lie_in_the_place_of_a_file(tmp_path):
         pass
     assert str(caught.value) == f"{file / 'run'}: cannot be written: Not a directory"
     assert contents(tmp_path) == ["file"]
+
+
+def test_a_folder_of_somebody_is_left_alone(tmp_path):
+    for name in (".bashrc.old", "lock", "sub/.thesis.partial"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(
+        RunError, match=r"expected a new folder or a run.*'\.bashrc\.old'"
+    ):
+        with Run(tmp_path).lock():
+            pass
+    for name in (".bashrc.old", "lock", "sub/.thesis.partial"):
+        assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_run_that_stops_before_it_made_anything_leaves_nothing(tmp_path):
+    with pytest.raises(KeyError), Run(tmp_path / "run").lock():
+        raise KeyError
+    assert not (tmp_path / "run").exists()
