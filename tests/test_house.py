@@ -28,7 +28,7 @@ ORDER = (
     ("towers", "heads"),
     ("train",),
     ("outputs",),
-    ("calibration",),
+    ("calibration", "audit"),
     ("results",),
     ("stages",),
     ("report", "classifier"),

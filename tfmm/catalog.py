@@ -93,6 +93,14 @@ class Catalog:
         values = (self.texts | self.images)[modality]
         return np.array([bool(values[row]) for row in rows], bool)
 
+    def present_rows(self, modality: str, split: str) -> np.ndarray:
+        """The rows of a split that have a modality; `CatalogError` if none has."""
+        rows = self.rows(split)
+        rows = rows[self.present(modality, rows)]
+        if not len(rows):
+            raise CatalogError(f"{self.path}: no product of {split!r} has a {modality}")
+        return rows
+
     def fingerprint(self) -> str:
         """Changes with the file, its images, the ids, the labels or the splits."""
         return fingerprint(

@@ -56,13 +56,13 @@ def evaluate(
         print(report.write(place, settings, split, to))
         return
 
-    from tfmm import stages
+    from tfmm import audit, stages
     from tfmm.catalog import load as load_catalog
     from tfmm.progress import say
 
     with place.lock():
         labels = place.read_labels()
-        products = stages.check_inputs(load_catalog(catalog, settings, images, labels))
+        products = audit.check_inputs(load_catalog(catalog, settings, images, labels))
         say(
             f"{name}: {len(products.rows('test'))} products; left out for want of a "
             f"label of the run {len(products.left_out)}; images that cannot be used "
@@ -70,11 +70,11 @@ def evaluate(
             f"{len(products.unknown_labels)}"
             + "".join(f" ({label!r} ...)" for label in products.unknown_labels[:1])
         )
-        stages.write_targets(place, products, "test", name)
+        audit.write_targets(place, products, "test", name)
         for model in (*settings.towers, *settings.heads):
             if place.model_info_file(model).exists():
                 stages.write_outputs_of(place, settings, model, products, name)
-        stages.write_left_out(to or place.report(name), products)
+        audit.write_left_out(to or place.report(name), products)
         print(report.write(place, settings, name, to))
 
 

@@ -45,9 +45,9 @@ def fit(
         raise RunError(f"{catalog}: no such catalog file")
 
     with place.lock():
-        from tfmm import report, stages
+        from tfmm import audit, report, stages
 
-        products = stages.audit(settings, catalog, images)
+        products = audit.audit(settings, catalog, images)
         about = {
             "path": str(catalog),
             "sha256": products.sha256,
@@ -60,7 +60,7 @@ def fit(
                     f"{run}: made from another catalog, other images or other splits "
                     f"than {catalog} now gives; choose a new --run"
                 )
-        stages.write_audit(place, products)
+        audit.write(place, products)
         place.write_start(settings, sys.argv, about)
         if "towers" in wanted:
             for name in settings.towers:

@@ -1,177 +1,28 @@
-"""The stages that fit and search both call: audit, one tower, one head."""
+"""The stages that fit and search both call: one tower, one head."""
 
-import base64
-import csv
-import io
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from itertools import chain
-from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmm import calibration, dataset, image, metrics, outputs, results, text, train
-from tfmm.catalog import BadImage, Catalog
-from tfmm.catalog import load as load_catalog
-from tfmm.errors import CatalogError, ExperimentError, RunError
+from tfmm import calibration, dataset, metrics, outputs, results, train
+from tfmm.catalog import Catalog
+from tfmm.errors import RunError
 from tfmm.experiment import Experiment
 from tfmm.heads import HEADS
 from tfmm.heads.inputs import TowerShape
 from tfmm.losses import loss_for
-from tfmm.progress import progress, say
+from tfmm.progress import say
 from tfmm.run import Run, file_hash, read_json, replacing, write_json
 from tfmm.settings import SPLITS, Training
 from tfmm.towers import TOWERS
 from tfmm.train import Places
 
 PREDICT_BATCH = 64
-CHECK_BATCH = 4096
-NUM_SAMPLES = 8
 # Paper B's cut of the validation split, for heads that are fitted on it.
 VALIDATION_SHARE_TO_FIT = 0.7
-
-
-def audit(settings: Experiment, path: Path, images: Path | None) -> Catalog:
-    """Checks what can be known before any work: weights, catalog, every image.
-
-    Returns:
-        The catalog, with images that cannot be used turned into missing ones.
-
-    Raises:
-        ExperimentError: If a tower's weights file is not there.
-        CatalogError: For what `tfmm.catalog.load` refuses, more bad images than
-            `max_bad_image_rate` allows, or a split that is needed and empty.
-    """
-    for name, tower in settings.towers.items():
-        weights = getattr(tower, "weights", "none")
-        if weights not in ("none", "imagenet") and not Path(weights).is_file():
-            raise ExperimentError(
-                f'[towers.{name}] weights: expected "none", "imagenet" or the path '
-                f"of a file. Received: {weights!r}"
-            )
-    catalog = check_inputs(load_catalog(path, settings, images))
-    named = sum(bool(p) for paths in catalog.images.values() for p in paths)
-    named += len(catalog.bad_images)
-    limit = settings.catalog.max_bad_image_rate
-    if named and len(catalog.bad_images) / named > limit:
-        first = catalog.bad_images[0]
-        raise CatalogError(
-            f"{path}: {len(catalog.bad_images)} of {named} images cannot be used, more "
-            f"than max_bad_image_rate = {limit:g} allows. The first: {first.path!r} "
-            f"(product {first.id!r}): {first.reason}"
-        )
-    needed = {"train", "validation", "test"}
-    needed |= {getattr(head, "fit_on", "test") for head in settings.heads.values()}
-    for split in SPLITS:
-        count = len(catalog.rows(split))
-        if not count and split in needed:
-            raise CatalogError(f"{path}: no product falls into the split {split!r}")
-    for tower in settings.towers.values():
-        for split in ("train", "validation"):
-            _present_rows(catalog, tower.modality, split)
-    counts = ", ".join(f"{split} {len(catalog.rows(split))}" for split in SPLITS)
-    say(
-        f"catalog: {len(catalog)} products, {len(catalog.label_names)} labels; {counts}"
-        f"; left out for want of a label {len(catalog.left_out)}"
-        f"; images that cannot be used {len(catalog.bad_images)}"
-    )
-    if catalog.split_groups:
-        say(
-            f"catalog: {len(catalog.split_groups)} groups lie in several splits, as "
-            f"the split column says; the first: {catalog.split_groups[0]}"
-        )
-    return catalog
-
-
-def check_inputs(catalog: Catalog) -> Catalog:
-    """Opens every image and cleans every text; what is of no use becomes missing."""
-    bad: list[BadImage] = []
-    digests = []
-    for name, paths in catalog.images.items():
-        with progress(f"{name}: checking images", len(paths)) as show:
-            reasons, digest = image.check_files(paths, show)
-        digests.append(digest)
-        bad += [
-            BadImage(row, str(catalog.ids[row]), name, str(paths[row]), reason)
-            for row, reason in reasons.items()
-        ]
-    worded = {name: _worded(texts) for name, texts in catalog.texts.items()}
-    return replace(
-        catalog.without_images(bad, "".join(digests)),
-        texts={
-            name: np.where(worded[name], texts, "").astype(object)
-            for name, texts in catalog.texts.items()
-        },
-    )
-
-
-def _worded(texts: np.ndarray) -> np.ndarray:
-    """bool `(n,)`: which texts hold a word, as the graph sees it."""
-    parts = np.split(texts, range(CHECK_BATCH, len(texts), CHECK_BATCH))
-    return np.concatenate([text.present(tf.constant(x)).numpy() for x in parts])
-
-
-def write_audit(run: Run, catalog: Catalog) -> None:
-    """Writes the labels, the splits and what was left out into the run."""
-    with replacing(run.labels_file) as file:
-        lines = "".join(f"{name}\n" for name in catalog.label_names)
-        file.write_text(lines, encoding="utf-8")
-    splits = zip(catalog.ids, catalog.split, strict=True)
-    _write_csv(run.splits_file, ("id", "split"), splits)
-    write_left_out(run.catalog, catalog)
-    write_json(run.samples_file, _samples(catalog))
-    for split in SPLITS:
-        write_targets(run, catalog, split, split)
-
-
-def _samples(catalog: Catalog) -> list[dict]:
-    """Raw inputs of a few test products, one that lacks something among them.
-
-    An export keeps them, with their stored answers, as its golden requests.
-    """
-    rows = catalog.rows("test")
-    names = (*catalog.texts, *catalog.images)
-    whole = np.all([catalog.present(name, rows) for name in names], axis=0)
-    spread = np.linspace(0, len(rows) - 1, min(NUM_SAMPLES, len(rows))).astype(int)
-    chosen = {*spread.tolist(), *np.flatnonzero(whole)[:1], *np.flatnonzero(~whole)[:1]}
-    samples = []
-    for position in sorted(map(int, chosen)):
-        row = rows[position]
-        values = {name: texts[row].encode() for name, texts in catalog.texts.items()}
-        for name, paths in catalog.images.items():
-            values[name] = Path(paths[row]).read_bytes() if paths[row] else b""
-        inputs = {k: base64.b64encode(v).decode() for k, v in values.items()}
-        samples.append({"id": str(catalog.ids[row]), "row": position, "inputs": inputs})
-    return samples
-
-
-def write_left_out(folder: Path, catalog: Catalog) -> None:
-    """Lists the products and images that nobody could use, with the reasons."""
-    _write_csv(folder / "left_out.csv", ("id", "reason"), catalog.left_out.items())
-    _write_csv(
-        folder / "bad_images.csv",
-        ("id", "modality", "path", "reason"),
-        ((x.id, x.modality, x.path, x.reason) for x in catalog.bad_images),
-    )
-
-
-def _write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    with replacing(path) as partial_file:
-        partial_file.write_text(text.getvalue(), encoding="utf-8")
-
-
-def write_targets(run: Run, catalog: Catalog, split: str, name: str) -> None:
-    """Writes the targets of a catalog's split into the store, as split `name`."""
-    rows = catalog.rows(split)
-    targets = catalog.targets(rows)
-    outputs.write_targets(run.outputs, name, targets, catalog.fingerprint())
-    outputs.write_groups(run.outputs, name, catalog.groups[rows])
 
 
 def fit_tower(run: Run, settings: Experiment, catalog: Catalog, name: str) -> None:
@@ -180,8 +31,8 @@ def fit_tower(run: Run, settings: Experiment, catalog: Catalog, name: str) -> No
     mark = results.model_fingerprint(run, settings, name)
     if not _is_fitted(run, name, mark):
         train.deterministic(settings.seed)
-        rows = _present_rows(catalog, tower.modality, "train")
-        held_out = _present_rows(catalog, tower.modality, "validation")
+        rows = catalog.present_rows(tower.modality, "train")
+        held_out = catalog.present_rows(tower.modality, "validation")
         texts = catalog.texts.get(tower.modality)
         training_texts = () if texts is None else list(texts[rows])
         model = TOWERS[tower.model](tower, len(catalog.label_names), training_texts)
@@ -389,14 +240,6 @@ def _is_fitted(run: Run, name: str, mark: str) -> bool:
         say(f"{name}: {model} is lost or damaged; fitting it again")
         return False
     return True
-
-
-def _present_rows(catalog: Catalog, modality: str, split: str) -> np.ndarray:
-    rows = catalog.rows(split)
-    rows = rows[catalog.present(modality, rows)]
-    if not len(rows):
-        raise CatalogError(f"{catalog.path}: no product of {split!r} has a {modality}")
-    return rows
 
 
 def _take(inputs: dict, rows: np.ndarray) -> dict:

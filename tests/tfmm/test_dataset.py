@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfmm import audit, dataset, experiment, image
 from tfmm import catalog as catalogs
-from tfmm import dataset, experiment, image, stages
 from tfmm.dataset import Inputs
 
 
 @pytest.fixture(scope="module")
 def products(catalog_file, experiment_file):
-    return stages.check_inputs(
+    return audit.check_inputs(
         catalogs.load(catalog_file, experiment.load(experiment_file))
     )
 

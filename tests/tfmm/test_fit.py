@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tiny import command
 
-from tfmm import experiment, outputs, results, stages
+from tfmm import catalog, experiment, outputs, results, stages
 from tfmm.errors import RunError
 from tfmm.run import Run
 
@@ -282,9 +282,7 @@ def test_another_label_column_is_another_catalog(
     swapped.write_text(
         "\n".join([*lines[:2], lines[2].replace("table", "rug"), *lines[3:]])
     )
-    first, second = (
-        stages.load_catalog(path, place) for path in (catalog_file, swapped)
-    )
+    first, second = (catalog.load(path, place) for path in (catalog_file, swapped))
     assert first.label_names == second.label_names
     assert first.fingerprint() != second.fingerprint()
 

@@ -241,11 +241,13 @@ def test_a_folder_of_somebody_is_left_alone(tmp_path):
     for name in (".bashrc.old", "lock", "sub/.thesis.partial"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("mine")
-    with pytest.raises(
-        RunError, match=r"expected a new folder or a run.*'\.bashrc\.old'"
+    with (
+        pytest.raises(
+            RunError, match=r"expected a new folder or a run.*'\.bashrc\.old'"
+        ),
+        Run(tmp_path).lock(),
     ):
-        with Run(tmp_path).lock():
-            pass
+        pass
     for name in (".bashrc.old", "lock", "sub/.thesis.partial"):
         assert (tmp_path / name).read_text() == "mine"
 

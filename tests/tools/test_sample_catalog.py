@@ -15,7 +15,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from tiny import command
 
-from tfmm import experiment, stages
+from tfmm import audit, experiment
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
 
@@ -69,7 +69,7 @@ def audited(folder, tmp_path_factory):
     """The catalog as tfmm sees it, with default limits."""
     hparams = tmp_path_factory.mktemp("hparams") / "sample.toml"
     hparams.write_text(EXPERIMENT, encoding="utf-8")
-    return stages.audit(experiment.load(hparams), folder / "catalog.csv", None)
+    return audit.audit(experiment.load(hparams), folder / "catalog.csv", None)
 
 
 def unreadable(folder, rows):
