@@ -276,7 +276,8 @@ class Run:
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path}: expected a folder to write the run into")
         is_new = not self.path.exists()
-        foreign = set() if is_new else {x.name for x in self.path.iterdir()} - OWN_NAMES
+        names = set() if is_new else {x.name for x in self.path.iterdir()}
+        foreign = {x for x in names - OWN_NAMES if not re.fullmatch(LEFTOVER, x)}
         if not self.exists and foreign:
             raise RunError(
                 f"{self.path}: expected a new folder or a run; it holds other files, "

@@ -256,3 +256,10 @@ def test_a_run_that_stops_before_it_made_anything_leaves_nothing(tmp_path):
     with pytest.raises(KeyError), Run(tmp_path / "run").lock():
         raise KeyError
     assert not (tmp_path / "run").exists()
+
+
+def test_what_a_killed_run_left_is_no_stranger(tmp_path):
+    (tmp_path / ".run.json.77.partial").write_text("half")
+    (tmp_path / "catalog").mkdir()
+    with Run(tmp_path).lock():
+        assert sorted(x.name for x in tmp_path.iterdir()) == ["catalog", "lock"]
