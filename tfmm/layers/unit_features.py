@@ -20,8 +20,9 @@ class UnitFeatures(keras.layers.Layer):
 
     Example:
     >>> vectors = [ops.array([[3.0, 4.0]]), ops.array([[2.0]])]
-    >>> UnitFeatures()(vectors, ops.array([[True, False]])).numpy().round(2).tolist()
-    [[0.6, 0.8, 0.0]]
+    >>> joined = UnitFeatures()(vectors, ops.array([[True, False]]))
+    >>> print(joined.numpy().round(2))
+    [[0.6 0.8 0. ]]
     """
 
     def call(self, inputs, present):
