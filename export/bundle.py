@@ -1,9 +1,10 @@
 """A run's classifier -> a SavedModel directory."""
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
@@ -58,12 +59,7 @@ def save(model: Classifier, path: Path) -> None:
     # of every handle, and the server restores only that one.
     unique = {id(w): w.value for network in model.models for w in network.weights}
     root.variables_held = list(unique.values())
-    root.tables_held = [
-        layer.table
-        for network in model.models
-        for layer in network.layers
-        if hasattr(layer, "table")
-    ]
+    root.resources_held = resources(model.models)
     labels = path.with_name(f"{path.name}.assets") / "labels.txt"
     labels.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -78,6 +74,28 @@ def save(model: Classifier, path: Path) -> None:
     finally:
         labels.unlink(missing_ok=True)
         labels.parent.rmdir()
+
+
+def resources(networks: Iterable[keras.Model]) -> list:
+    """What networks hold beside variables: look-up tables, tokenizers' models.
+
+    Found wherever TensorFlow's own tracking leads from a network: attributes of
+    layers, of layers inside of layers, and of `tf.Module`s such as those of
+    tensorflow-text. So a layer must only keep what it uses as an attribute.
+
+    Args:
+        networks: Keras models.
+
+    Returns:
+        Each `tf.saved_model.experimental.TrackableResource` once.
+    """
+    found = {
+        id(held): held
+        for network in networks
+        for held in tf.train.TrackableView(network).descendants()
+        if isinstance(held, tf.saved_model.experimental.TrackableResource)
+    }
+    return list(found.values())
 
 
 def _signature(model: Classifier, wanted: tuple[str, ...]) -> Callable:

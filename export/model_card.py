@@ -28,6 +28,7 @@ def model_card(run: Run, model: Classifier, name: str) -> str:
         "PNG, GIF, BMP or WebP file. What is missing is an empty string. With "
         "everything missing the answer is the label shares of the training products.",
         "",
+        *_how_to_write_rows(model),
         "## Outputs",
         "",
         f"`serving_default`: the {model.top_k} most probable `labels`, their `scores`, "
@@ -45,6 +46,22 @@ def model_card(run: Run, model: Classifier, name: str) -> str:
         *(f"- {library} {version}" for library, version in info["versions"].items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _how_to_write_rows(model: Classifier) -> list[str]:
+    rows = [
+        f"`{name}`: `<" + r">\t<".join(about.columns) + ">`"
+        for name, about in model.modalities.items()
+        if about.kind == "table"
+    ]
+    if not rows:
+        return []
+    return [
+        "A table's row is one string, its cells with a tab between each two, as in "
+        f"{'; '.join(rows)}. A missing cell is empty; cells past the last column are "
+        "not read. Numbers may be written as shops do, with a currency or a unit.",
+        "",
+    ]
 
 
 def _figures(run: Run, model: Classifier) -> list[str]:

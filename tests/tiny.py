@@ -35,7 +35,7 @@ max_epochs = 4
 model = "resnet50"
 modality = "image"
 image_size = 32
-random_flip = true
+augmentation = { flip = true }
 batch_size = 16
 max_epochs = 1
 [heads.product]

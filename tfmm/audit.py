@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfmm import image, outputs, text
+from tfmm import cells, image, outputs
 from tfmm.catalog import BadImage, Catalog
 from tfmm.catalog import load as load_catalog
 from tfmm.errors import CatalogError, ExperimentError
@@ -87,7 +87,10 @@ def check_inputs(catalog: Catalog) -> Catalog:
             BadImage(row, str(catalog.ids[row]), name, str(paths[row]), reason)
             for row, reason in reasons.items()
         ]
-    worded = {name: _worded(texts) for name, texts in catalog.texts.items()}
+    worded = {
+        name: _worded(texts, catalog.num_cells.get(name, 0))
+        for name, texts in catalog.texts.items()
+    }
     return replace(
         catalog.without_images(bad, "".join(digests)),
         texts={
@@ -97,10 +100,12 @@ def check_inputs(catalog: Catalog) -> Catalog:
     )
 
 
-def _worded(texts: np.ndarray) -> np.ndarray:
-    """bool `(n,)`: which texts hold a word, as the graph sees it."""
+def _worded(texts: np.ndarray, num_cells: int) -> np.ndarray:
+    """bool `(n,)`: which texts or rows hold a word, as the graph sees it."""
     parts = np.split(texts, range(CHECK_BATCH, len(texts), CHECK_BATCH))
-    return np.concatenate([text.present(tf.constant(x)).numpy() for x in parts])
+    return np.concatenate(
+        [cells.present(tf.constant(x), num_cells).numpy() for x in parts]
+    )
 
 
 def write(run: Run, catalog: Catalog) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,8 @@ from tfmm.experiment import Experiment
 from tfmm.run import fingerprint
 from tfmm.settings import SPLITS, Modality, Splits
 from tfmm.tables import Table
+
+CELL_SEPARATOR = "\t"  # between the cells of a modality of kind `table`
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Catalog:
         sha256: Of that file.
         task: `single_label` or `multi_label`.
         ids: `(n,)` strings, each once.
-        texts: Modality name -> `(n,)` strings, `""` where missing.
+        texts: Modality name -> `(n,)` strings, `""` where missing; rows of tables too.
         images: Modality name -> `(n,)` absolute paths, `""` where missing.
         label_names: The `C` labels, sorted.
         label_indices: For each product its labels, as indices.
@@ -49,6 +51,7 @@ class Catalog:
         images_digest: Hash of the bytes of all images, once they were checked.
         split_groups: Groups that a split column spreads over several splits.
         unknown_labels: Labels met that a finished run, whose labels count, lacks.
+        num_cells: Modality name -> cells of a row, for those of kind `table`.
     """
 
     path: Path
@@ -66,6 +69,7 @@ class Catalog:
     images_digest: str = ""
     split_groups: tuple[str, ...] = ()
     unknown_labels: tuple[str, ...] = ()
+    num_cells: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -200,6 +204,11 @@ def load(
         left_out={str(ids[row]): reason for row, reason in left_out.items()},
         split_groups=split_groups,
         unknown_labels=() if label_names is None else tuple(sorted(unknown)),
+        num_cells={
+            name: len(modality.columns)
+            for name, modality in settings.modalities.items()
+            if modality.kind == "table"
+        },
     )
 
 
@@ -211,7 +220,8 @@ def modalities(
     Returns:
         Two dicts by modality name: `(n,)` texts, and `(n,)` paths. A text is its
         columns' cells without outer white space, the empty ones left out, joined
-        by a space. Missing is `""` in both.
+        by a space. A table's row is all of its cells with single spaces for the white
+        space inside, joined by `CELL_SEPARATOR`. Missing is `""` in both.
     """
     texts, paths = {}, {}
     for name, modality in wanted.items():
@@ -222,6 +232,14 @@ def modalities(
                 for row in zip(*columns, strict=True)
             ]
             texts[name] = np.array(joined, object)
+        elif modality.kind == "table":
+            rows = [
+                CELL_SEPARATOR.join(" ".join(cell.split()) for cell in row)
+                for row in zip(*columns, strict=True)
+            ]
+            texts[name] = np.array(
+                [row if row.strip(CELL_SEPARATOR) else "" for row in rows], object
+            )
         else:
             for row, cell in enumerate(columns[0]):
                 if "\0" in cell:  # no system call takes it

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmm import image, results, text
+from tfmm import cells, image, results
 from tfmm.errors import ExperimentError, did_you_mean
 from tfmm.experiment import Experiment
 from tfmm.run import Run
@@ -26,13 +26,15 @@ class Tower:
     Attributes:
         model: dict of its modality -> `features`, `logits`.
         modality: The modality's name.
-        image_size: Side in pixels; 0 for a text.
+        image_size: Side in pixels; 0 if it is no image.
+        num_cells: Cells of a row; 0 if it is no table.
         temperature: Its logits are divided by it before a head reads them.
     """
 
     model: keras.Model
     modality: str
     image_size: int
+    num_cells: int
     temperature: float
 
 
@@ -73,10 +75,12 @@ class Classifier:
         self.towers: dict[str, Tower] = {}
         for tower in settings.towers_of(name):
             reads = results.tower_inputs(settings.towers[tower])
+            about = settings.modalities[reads.modality]
             self.towers[tower] = Tower(
-                results.load_model(run, tower),
+                results.load_model(run, settings, tower),
                 reads.modality,
                 reads.image_size,
+                len(about.columns) if about.kind == "table" else 0,
                 results.read_calibration(run, settings, tower).temperature,
             )
         used = {tower.modality for tower in self.towers.values()}
@@ -85,7 +89,9 @@ class Classifier:
             for modality, about in settings.modalities.items()
             if modality in used
         }
-        self.head = results.load_model(run, name) if name in settings.heads else None
+        self.head = (
+            results.load_model(run, settings, name) if name in settings.heads else None
+        )
         calibration = results.read_calibration(run, settings, name)
         self.temperature = np.float32(calibration.temperature)
         self.thresholds = np.float32(calibration.thresholds)
@@ -114,8 +120,10 @@ class Classifier:
         """Classifies raw products.
 
         Args:
-            inputs: Modality -> string `(batch,)`: the text, or the bytes of an image
-                file; `""` where missing.
+            inputs: Modality -> string `(batch,)`: the text, the bytes of an image
+                file, or a table's cells in order with tabs between them, of which
+                missing ones are empty and those past its columns are not read; `""`
+                where all of it is missing.
 
         Returns:
             `probabilities` float32 `(batch, C)`; `labels` string, `scores` float32
@@ -193,7 +201,7 @@ def load(run: Run, name: str | None = None) -> Classifier:
 
 
 def _read(tower: Tower, texts: tf.Tensor) -> dict[str, tf.Tensor]:
-    present = text.present(texts)
+    present = cells.present(texts, tower.num_cells)
     outputs = tower.model({tower.modality: texts}, training=False)
     here = tf.cast(present, tf.float32)[:, None]
     return {

@@ -16,6 +16,7 @@ from tfmm.settings import (
     Modality,
     Name,
     Table,
+    TableTower,
     TowerSettings,
     key,
 )
@@ -65,12 +66,17 @@ class Experiment(Table):
                     f"{where} modality = {tower.modality!r} is not in [modalities]"
                     f"{did_you_mean(tower.modality, self.modalities)}"
                 )
-            kind = self.modalities[tower.modality].kind
-            if kind != TOWER_KINDS[tower.model]:
+            modality = self.modalities[tower.modality]
+            if modality.kind != TOWER_KINDS[tower.model]:
                 raise ValueError(
                     f"{where} {tower.model} reads {TOWER_KINDS[tower.model]}. "
-                    f"Received: modality {tower.modality!r} of kind {kind!r}"
+                    f"Received: modality {tower.modality!r} of kind {modality.kind!r}"
                 )
+            if isinstance(tower, TableTower):
+                try:
+                    tower.read_from(modality.columns)
+                except ValueError as error:
+                    raise ValueError(f"{where} {error}") from None
         for name, head in self.heads.items():
             where = f"[heads.{name}]"
             if name in self.towers:
@@ -89,14 +95,18 @@ class Experiment(Table):
                 f"[export] head = {self.export.head!r} is no head or tower here"
                 f"{did_you_mean(self.export.head, models)}"
             )
-        if self.catalog.task == "single_label":
-            for table, all_models in (("towers", self.towers), ("heads", self.heads)):
-                for name, model in all_models.items():
-                    if getattr(model, "positive_weight", 1.0) != 1.0:
-                        raise ValueError(
-                            f"[{table}.{name}] positive_weight belongs to the sigmoid "
-                            "loss of multi_label. Received: task = 'single_label'"
-                        )
+        other = {
+            "single_label": ("positive_weight", 1.0, "the sigmoid loss of multi_label"),
+            "multi_label": ("class_weights", "none", "the softmax of single_label"),
+        }
+        name, default, place = other[self.catalog.task]
+        for table, all_models in (("towers", self.towers), ("heads", self.heads)):
+            for model_name, model in all_models.items():
+                if getattr(model, name, default) != default:
+                    raise ValueError(
+                        f"[{table}.{model_name}] {name} belongs to {place}. "
+                        f"Received: task = {self.catalog.task!r}"
+                    )
         return self
 
     def model_settings(self, name: str) -> Any:
@@ -235,6 +245,10 @@ def _walk(loc: tuple[Any, ...]) -> tuple[list[str], type[BaseModel] | None]:
             continue
         fields = getattr(inside, "model_fields", None)
         arguments = get_args(inside)
+        if get_origin(inside) is list and hasattr(arguments[0], "model_fields"):
+            names.append(str(int(part) + 1))  # a table of a list of tables
+            holder, inside = None, arguments[0]
+            continue
         if fields is None and get_origin(inside) is not dict:
             break  # what follows tells members of a list or of a union of types
         names.append(part)

@@ -48,6 +48,7 @@ def fit(
         from tfmm import audit, report, stages
 
         products = audit.audit(settings, catalog, images)
+        stages.check(settings, products)
         about = {
             "path": str(catalog),
             "sha256": products.sha256,

@@ -1,10 +1,9 @@
-"""Image decoding, resizing and augmentation as graph functions, shared by training
-and export."""
+"""Image decoding and resizing as graph functions, shared by training and export."""
 
 import hashlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,10 @@ import tensorflow as tf
 # What became of an image; position = the code that the graph works with.
 STATUSES = ("missing", "used", "not an image", "too large", "corrupt")
 MISSING, USED, NOT_AN_IMAGE, TOO_LARGE, CORRUPT = range(len(STATUSES))
+
+# Part of what caches of decoded images are known by: to be raised when this file
+# begins to give other pixels for the same bytes.
+DECODER_VERSION = 1
 
 MAX_PIXELS = 50_000_000  # width x height; a decoded image takes 3 bytes a pixel
 MAX_FILE_BYTES = 100_000_000
@@ -30,14 +33,14 @@ def decode_batch(encoded: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
         size: Side in pixels.
 
     Returns:
-        float32 `(batch, size, size, 3)` in [0, 255], black where not `USED`; and
-        int32 `(batch,)` positions in `STATUSES`.
+        float32 `(batch, size, size, 3)`, whole numbers in [0, 255], black where not
+        `USED`; and int32 `(batch,)` positions in `STATUSES`.
     """
     rows = tf.size(encoded, out_type=tf.int64)
 
     def row(index):
-        image, status = _decode(encoded[index], size)
-        return index, image, status
+        image, status = _decode(encoded[index])
+        return index, _resize(image, size), status
 
     # An element that raises is dropped, so a bad row costs only itself. A dataset
     # that stays empty cannot be taken as one batch, hence the last element, which
@@ -61,91 +64,141 @@ def decode_batch(encoded: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def decode_file(path: tf.Tensor, size: int) -> tf.Tensor:
-    """Decodes one image file of a checked catalog.
+    """Decodes one image file of a checked catalog, to the pixels of `decode_batch`.
+
+    A small JPEG is decoded and resized in less time than TensorFlow needs to go
+    through all the branches of `_decode`. Since the file was checked, its first bytes
+    are enough to know one.
 
     Args:
         path: string scalar.
         size: Side in pixels.
 
     Returns:
-        float32 `(size, size, 3)` in [0, 255]. A file that cannot be used raises
-        `tf.errors.InvalidArgumentError`.
+        float32 `(size, size, 3)`, whole numbers in [0, 255]. A file that cannot be
+        used raises `tf.errors.InvalidArgumentError`.
     """
-    image, status = _decode(tf.io.read_file(path), size)
-    tf.debugging.assert_equal(
-        status, USED, tf.strings.join(["Cannot use image ", path])
+    encoded = tf.io.read_file(path)
+    is_jpeg = tf.equal(tf.strings.substr(encoded, 0, len(JPEG)), JPEG)
+    image = tf.cond(
+        is_jpeg, lambda: _decode_jpeg(encoded), lambda: _decode_any(encoded, path)
     )
-    return image
+    return _resize(image, size)
 
 
-def _decode(encoded: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """One image and its status; raises where only decoding shows the damage."""
-    # Padded, because a substring that starts past the end is an error.
-    head = tf.strings.join([tf.strings.substr(encoded, 0, 12), b"\0" * 12])
+def decode_files(paths: np.ndarray, size: int) -> tf.data.Dataset:
+    """Decodes image files of a checked catalog in parallel.
 
-    def starts(magic, at=0):
-        return tf.equal(tf.strings.substr(head, at, len(magic)), magic)
+    Args:
+        paths: `(n,)` strings.
+        size: Side in pixels.
 
-    kind = tf.case(
-        [
-            (
-                tf.equal(tf.strings.length(encoded), 0),
-                lambda: tf.constant(MISSING_KIND),
-            ),
-            (starts(b"\xff\xd8\xff"), lambda: tf.constant(JPEG)),
-            (starts(b"\x89PNG"), lambda: tf.constant(PNG)),
-            (starts(b"GIF8"), lambda: tf.constant(GIF)),
-            (starts(b"BM"), lambda: tf.constant(BMP)),
-            (starts(b"RIFF") & starts(b"WEBP", at=8), lambda: tf.constant(WEBP)),
-        ],
-        default=lambda: tf.constant(UNKNOWN),
-    )
-    pixels = tf.switch_case(
-        kind,
-        [
-            lambda: 0.0,
-            lambda: _product(tf.io.extract_jpeg_shape(encoded)[:2]),
-            lambda: _product(_integers(encoded, 16, 8, little=False)),
-            lambda: _gif_pixels(encoded),
-            lambda: _product(_integers(encoded, 18, 8, little=True)),
-            lambda: _webp_pixels(encoded),
-            lambda: 0.0,
-        ],
-    )
-    status = tf.case(
-        [
-            (tf.equal(kind, MISSING_KIND), lambda: tf.constant(MISSING)),
-            (tf.equal(kind, UNKNOWN), lambda: tf.constant(NOT_AN_IMAGE)),
-            (pixels > MAX_PIXELS, lambda: tf.constant(TOO_LARGE)),
-        ],
-        default=lambda: tf.constant(USED),
+    Returns:
+        Dataset of what `decode_file` returns, in the order of `paths`.
+    """
+    return tf.data.Dataset.from_tensor_slices(paths).map(
+        lambda path: decode_file(path, size),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
     )
 
-    def decode():
-        image = tf.switch_case(
-            kind,
-            [
-                lambda: tf.zeros([1, 1, 3]),
-                lambda: _float(tf.io.decode_jpeg(encoded, 3, **JPEG_OPTIONS)),
-                lambda: _on_white(_decode_png(encoded)),
-                lambda: _float(tf.io.decode_image(encoded, 3, expand_animations=False)),
-                lambda: _on_white(tf.io.decode_bmp(encoded)),
-                lambda: _on_white(tf.io.decode_webp(encoded)[0]),
-                lambda: tf.zeros([1, 1, 3]),
-            ],
+
+# A call that stays a call: put in line, its operations would be walked through for
+# every JPEG too.
+@tf.function(
+    input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.string)],
+    autograph=False,
+    experimental_attributes={"_noinline": True},
+)
+def _decode_any(encoded: tf.Tensor, path: tf.Tensor) -> tf.Tensor:
+    image, status = _decode(encoded)
+
+    def fail():
+        # Says the path, which is no number. An assertion would do, were it not
+        # stateful: see `_numbers`.
+        return tf.fill(
+            [1, 1, 3], tf.strings.to_number(tf.strings.join(["Cannot use ", path]))
         )
-        image = tf.image.resize(image, [size, size], antialias=True)
-        return tf.clip_by_value(image, 0.0, 255.0)
 
-    image = tf.cond(tf.equal(status, USED), decode, lambda: tf.zeros([size, size, 3]))
-    return tf.ensure_shape(image, [size, size, 3]), status
+    return tf.cond(tf.equal(status, USED), lambda: image, fail)
 
 
-MISSING_KIND, JPEG, PNG, GIF, BMP, WEBP, UNKNOWN = range(7)
+def _decode(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """One image and its status; raises where only decoding shows the damage."""
+    return tf.switch_case(
+        _kind(encoded),
+        [
+            lambda: _nothing(MISSING),
+            lambda: _if_small(
+                _product(tf.io.extract_jpeg_shape(encoded)[:2]),
+                lambda: _decode_jpeg(encoded),
+            ),
+            lambda: _if_small(
+                _product(_numbers(encoded, 16, 2, tf.int32, little=False)),
+                lambda: _on_white(_decode_png(encoded)),
+            ),
+            lambda: _if_small(
+                _gif_pixels(encoded),
+                lambda: _float(tf.io.decode_image(encoded, 3, expand_animations=False)),
+            ),
+            lambda: _if_small(
+                _product(_numbers(encoded, 18, 2, tf.int32)),
+                lambda: _on_white(tf.io.decode_bmp(encoded)),
+            ),
+            lambda: _if_small(
+                _webp_pixels(encoded),
+                lambda: _on_white(tf.io.decode_webp(encoded)[0]),
+            ),
+            lambda: _nothing(NOT_AN_IMAGE),
+        ],
+    )
+
+
+def _kind(encoded: tf.Tensor) -> tf.Tensor:
+    """Which of the branches of `_decode` a file takes."""
+    # Padded, because a substring that ends past the end is short.
+    head = tf.strings.join([tf.strings.substr(encoded, 0, 12), b"\0" * 12])
+    head = tf.io.decode_raw(tf.strings.substr(head, 0, 12), tf.uint8)
+    wanted = b"".join(magic.ljust(12, b"?") for magic in MAGIC)
+    wanted = np.frombuffer(wanted, np.uint8).reshape(-1, 12)
+    fits = tf.reduce_all((head == wanted) | (wanted == ord("?")), axis=1)
+    kind = 1 + tf.argmax(tf.cast(fits, tf.int32), output_type=tf.int32)
+    return tf.where(tf.equal(tf.strings.length(encoded), 0), 0, kind)
+
+
+def _if_small(
+    pixels: tf.Tensor, decode: Callable[[], tf.Tensor]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    return tf.cond(
+        pixels > MAX_PIXELS,
+        lambda: _nothing(TOO_LARGE),
+        lambda: (decode(), tf.constant(USED)),
+    )
+
+
+def _nothing(status: int) -> tuple[tf.Tensor, tf.Tensor]:
+    return _float(tf.zeros([1, 1, 3])), tf.constant(status)
+
+
+# The first bytes of each kind of file; any byte for "?". The last fits every file.
+JPEG = b"\xff\xd8\xff"
+MAGIC = (JPEG, b"\x89PNG", b"GIF8", b"BM", b"RIFF????WEBP", b"")
 
 # The exact transform, so that training and serving agree to the last digit. Half a
 # JPEG is still a picture of the product; less is not.
 JPEG_OPTIONS = {"dct_method": "INTEGER_ACCURATE", "acceptable_fraction": 0.5}
+
+
+def _resize(image: tf.Tensor, size: int) -> tf.Tensor:
+    image = tf.ensure_shape(image, [None, None, 3])
+    image = tf.image.resize(image, [size, size], antialias=True)
+    # Whole numbers, so that a cache of bytes holds the very same pixels.
+    image = tf.round(tf.clip_by_value(image, 0.0, 255.0))
+    return tf.ensure_shape(image, [size, size, 3])
+
+
+def _decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
+    return _float(tf.io.decode_jpeg(encoded, 3, **JPEG_OPTIONS))
 
 
 def _float(image: tf.Tensor) -> tf.Tensor:
@@ -156,8 +209,7 @@ def _decode_png(encoded: tf.Tensor) -> tf.Tensor:
     """A PNG with its alpha channel, where it has one or a transparent colour."""
     # A palette shows its transparent colours only when alpha is asked for. Asking for
     # alpha on fewer than 8 bits gives 2 ** bits - 1 for opaque instead of 255.
-    header = tf.io.decode_raw(tf.strings.substr(encoded, 24, 2), tf.uint8)
-    tf.debugging.assert_equal(tf.size(header), 2, "The header is cut off")
+    header = _numbers(encoded, 24, 2, tf.uint8)
     bits, color_type = tf.cast(header[0], tf.int32), header[1]
     opaque = tf.cast(tf.bitwise.left_shift(1, tf.minimum(bits, 8)) - 1, tf.uint8)
     with_alpha = tf.reduce_any(tf.equal(color_type, tf.constant([3, 4, 6], tf.uint8)))
@@ -195,10 +247,16 @@ def _on_white(image: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(image, [None, None, 3])
 
 
-def _integers(encoded: tf.Tensor, start: int, length: int, little: bool) -> tf.Tensor:
-    raw = tf.strings.substr(encoded, start, length)
-    tf.debugging.assert_equal(tf.strings.length(raw), length, "The header is cut off")
-    return tf.io.decode_raw(raw, tf.int32, little_endian=little)
+def _numbers(
+    encoded: tf.Tensor, start: int, count: int, dtype: tf.DType, little: bool = True
+) -> tf.Tensor:
+    """`count` numbers of a header; raises where the file ends before.
+
+    Checked by shape, because an assertion is stateful, and a pipeline that is so runs
+    on one thread when TensorFlow is to be deterministic.
+    """
+    raw = tf.strings.substr(encoded, start, count * dtype.size)
+    return tf.ensure_shape(tf.io.decode_raw(raw, dtype, little_endian=little), [count])
 
 
 def _product(sides: tf.Tensor) -> tf.Tensor:
@@ -206,19 +264,14 @@ def _product(sides: tf.Tensor) -> tf.Tensor:
 
 
 def _gif_pixels(encoded: tf.Tensor) -> tf.Tensor:
-    raw = tf.strings.substr(encoded, 6, 4)
-    tf.debugging.assert_equal(tf.strings.length(raw), 4, "The header is cut off")
-    screen = tf.cast(tf.io.decode_raw(raw, tf.uint16, little_endian=True), tf.float32)
-    too_long = tf.strings.length(encoded) > MAX_GIF_BYTES
-    return tf.where(too_long, np.inf, tf.reduce_prod(screen))
+    screen = _product(_numbers(encoded, 6, 2, tf.uint16))
+    return tf.where(tf.strings.length(encoded) > MAX_GIF_BYTES, np.inf, screen)
 
 
 def _webp_pixels(encoded: tf.Tensor) -> tf.Tensor:
     """Pixels by the header of each of WebP's three kinds of first chunk."""
     chunk = tf.strings.substr(encoded, 12, 4)
-    raw = tf.strings.substr(encoded, 20, 10)
-    tf.debugging.assert_equal(tf.strings.length(raw), 10, "The header is cut off")
-    data = tf.cast(tf.io.decode_raw(raw, tf.uint8), tf.int32)
+    data = tf.cast(_numbers(encoded, 20, 10, tf.uint8), tf.int32)
 
     def extended():  # 24-bit canvas width - 1 and height - 1
         return (
@@ -240,11 +293,6 @@ def _webp_pixels(encoded: tf.Tensor) -> tf.Tensor:
         default=lossy,
     )
     return _product(tf.stack(sides))
-
-
-def random_flip(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Mirrors an image `(H, W, 3)` left-right for half of all seeds `(2,)`."""
-    return tf.image.stateless_random_flip_left_right(image, seed)
 
 
 def read_file(path: str) -> tuple[bytes, str]:

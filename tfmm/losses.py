@@ -1,7 +1,13 @@
 """The losses that towers and heads are trained with."""
 
+from collections.abc import Mapping, Sequence
+
 import keras
+import numpy as np
 from keras import ops
+
+from tfmm.errors import ExperimentError, did_you_mean
+from tfmm.settings import Training
 
 
 def weighted_sigmoid_cross_entropy(targets, logits, positive_weight=1.0):
@@ -41,38 +47,158 @@ def weighted_sigmoid_cross_entropy(targets, logits, positive_weight=1.0):
 class WeightedSigmoidCrossEntropy(keras.losses.Loss):
     """`weighted_sigmoid_cross_entropy`, averaged over labels and products.
 
+    Label smoothing `e` trains towards `(1 - e) z + e / 2` instead of `z`: towards
+    logits of `+-log(2 / e - 1)` instead of infinite ones (with `q = 1`).
+
     Args:
-        positive_weight: float above 0.
+        positive_weight: float above 0, or `C` of them, one for each label.
+        label_smoothing: float in [0, 1).
         **kwargs: `name`, `reduction`, `dtype`.
 
+    Call arguments:
+        y_true: Float tensor `(batch, C)` in [0, 1].
+        y_pred: Float tensor `(batch, C)`: logits.
+
     Raises:
-        ValueError: If `positive_weight` is not above 0.
+        ValueError: If a weight is not above 0, or `label_smoothing` out of range.
     """
 
-    def __init__(self, positive_weight=1.0, **kwargs):
+    def __init__(self, positive_weight=1.0, label_smoothing=0.0, **kwargs):
         super().__init__(**kwargs)
-        if not positive_weight > 0:
+        if not np.all(np.asarray(positive_weight) > 0):
             raise ValueError(
                 f"`positive_weight` must be above 0. Received: {positive_weight}"
             )
         self.positive_weight = positive_weight
+        self.label_smoothing = _smoothing(label_smoothing)
 
     def call(self, y_true, y_pred):
-        loss = weighted_sigmoid_cross_entropy(y_true, y_pred, self.positive_weight)
-        return ops.mean(loss, axis=-1)
+        logits = ops.convert_to_tensor(y_pred)
+        targets = ops.cast(y_true, logits.dtype)
+        targets = targets * (1.0 - self.label_smoothing) + self.label_smoothing / 2.0
+        weight = ops.convert_to_tensor(self.positive_weight, logits.dtype)
+        return ops.mean(
+            weighted_sigmoid_cross_entropy(targets, logits, weight), axis=-1
+        )
 
     def get_config(self):
-        return {**super().get_config(), "positive_weight": self.positive_weight}
+        return {
+            **super().get_config(),
+            "positive_weight": self.positive_weight,
+            "label_smoothing": self.label_smoothing,
+        }
 
 
-def loss_for(task: str, positive_weight: float = 1.0) -> keras.losses.Loss:
-    """The loss of a task, on logits.
+@keras.saving.register_keras_serializable(package="tfmm")
+class WeightedSoftmaxCrossEntropy(keras.losses.Loss):
+    """Softmax cross-entropy on logits, with a weight for each label's products.
+
+    With logits `x`, the product's label `y`, smoothing `e` and weights `w`:
+
+    `loss = w_y ((1 - e) (-log p_y) + e mean_c(-log p_c))`, `p = softmax(x)`,
+
+    the mean over products taken without dividing by the weights. With `e = 0` and
+    all weights 1 it is `keras.losses.SparseCategoricalCrossentropy`.
 
     Args:
-        task: `single_label` (softmax, targets int `(batch,)`) or `multi_label`
-            (weighted sigmoid, targets float `(batch, C)`).
-        positive_weight: For `multi_label` only.
+        class_weights: `C` floats above 0, one for each label; `None` for all 1.
+        label_smoothing: float in [0, 1).
+        **kwargs: `name`, `reduction`, `dtype`.
+
+    Call arguments:
+        y_true: int tensor `(batch,)` or `(batch, 1)`.
+        y_pred: Float tensor `(batch, C)`: logits.
+
+    Raises:
+        ValueError: If a weight is not above 0, or `label_smoothing` out of range.
+
+    Example:
+    >>> loss = WeightedSoftmaxCrossEntropy(class_weights=[1.0, 3.0])
+    >>> round(float(loss(np.array([1]), np.zeros((1, 2)))), 4)  # 3 log 2
+    2.0794
     """
-    if task == "single_label":
-        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    return WeightedSigmoidCrossEntropy(positive_weight)
+
+    def __init__(self, class_weights=None, label_smoothing=0.0, **kwargs):
+        super().__init__(**kwargs)
+        if class_weights is not None:
+            class_weights = [float(x) for x in class_weights]
+            if not all(x > 0 for x in class_weights):
+                raise ValueError(
+                    f"`class_weights` must be above 0. Received: {class_weights}"
+                )
+        self.class_weights = class_weights
+        self.label_smoothing = _smoothing(label_smoothing)
+
+    def call(self, y_true, y_pred):
+        logits = ops.convert_to_tensor(y_pred)
+        labels = ops.reshape(ops.cast(y_true, "int32"), (-1,))
+        log_p = ops.log_softmax(logits, axis=-1)
+        chosen = ops.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+        loss = -ops.sum(chosen * log_p, axis=-1)
+        if self.label_smoothing:
+            spread = -ops.mean(log_p, axis=-1)
+            loss = (1.0 - self.label_smoothing) * loss + self.label_smoothing * spread
+        if self.class_weights is not None:
+            loss = loss * ops.take(
+                ops.convert_to_tensor(self.class_weights, logits.dtype), labels
+            )
+        return loss
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "class_weights": self.class_weights,
+            "label_smoothing": self.label_smoothing,
+        }
+
+
+def loss_for(
+    task: str,
+    settings: Training,
+    label_names: Sequence[str],
+    targets: np.ndarray,
+) -> keras.losses.Loss:
+    """The loss of a training, on logits.
+
+    Args:
+        task: `single_label` (softmax) or `multi_label` (weighted sigmoid).
+        settings: Of the tower or head: `positive_weight`, `class_weights`,
+            `label_smoothing`.
+        label_names: The `C` labels, in order.
+        targets: What it is trained on: int32 `(n,)` or float32 `(n, C)`. `balanced`
+            weights are `n / (C count)` for the labels that occur, as scikit-learn's.
+
+    Raises:
+        ExperimentError: If a weight names a label that there is not.
+    """
+    if task == "multi_label":
+        weight = settings.positive_weight
+        if isinstance(weight, dict):
+            weight = _by_label("positive_weight", weight, label_names)
+        return WeightedSigmoidCrossEntropy(weight, settings.label_smoothing)
+    weights = None
+    if isinstance(settings.class_weights, dict):
+        weights = _by_label("class_weights", settings.class_weights, label_names)
+    elif settings.class_weights == "balanced":
+        counts = np.bincount(targets, minlength=len(label_names))
+        # A label without a product never asks for its weight.
+        weights = len(targets) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    return WeightedSoftmaxCrossEntropy(weights, settings.label_smoothing)
+
+
+def _by_label(
+    key: str, weights: Mapping[str, float], label_names: Sequence[str]
+) -> list[float]:
+    for name in weights:
+        if name not in label_names:
+            raise ExperimentError(
+                f"{key}: {name!r} is no label of the catalog"
+                f"{did_you_mean(name, label_names)}"
+            )
+    return [weights.get(name, 1.0) for name in label_names]
+
+
+def _smoothing(value: float) -> float:
+    if not 0.0 <= value < 1.0:
+        raise ValueError(f"`label_smoothing` must be in [0, 1). Received: {value}")
+    return value

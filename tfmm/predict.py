@@ -123,7 +123,7 @@ def _label(
     """Labels the products of one chunk of a table."""
     import tensorflow as tf
 
-    from tfmm import catalog, image, text
+    from tfmm import catalog, cells, image
     from tfmm.settings import Modality
 
     if not len(table):
@@ -141,7 +141,8 @@ def _label(
             found += [f"{name}: {problem}"] if problem else []
         inputs[name] = tf.constant(encoded)
     result = {key: value.numpy() for key, value in answer(inputs).items()}
-    worded = [text.present(inputs[name]).numpy() for name in texts]
+    num_cells = {k: len(x.columns) for k, x in wanted.items() if x.kind == "table"}
+    worded = [cells.present(inputs[k], num_cells.get(k, 0)).numpy() for k in texts]
     image_names = list(paths)
     for row, product in enumerate(ids):
         for position, name in enumerate(image_names):

@@ -16,13 +16,11 @@ from tfmm.calibration import Calibration
 from tfmm.dataset import Inputs
 from tfmm.errors import RunError
 from tfmm.experiment import Experiment
-from tfmm.layers.max_over_time import MaxOverTime
-from tfmm.layers.prior_when_absent import PriorWhenAbsent
-from tfmm.layers.unit_features import UnitFeatures
+from tfmm.layers import LAYERS
 from tfmm.outputs import Outputs
 from tfmm.run import Run, fingerprint, read_json
-from tfmm.settings import Training
-from tfmm.text import WordIds
+from tfmm.settings import Augmentation, Training
+from tfmm.towers import KERAS_HUB_TOWERS
 
 
 def model_fingerprint(run: Run, settings: Experiment, name: str) -> str:
@@ -123,24 +121,22 @@ def tower_inputs(tower: Training) -> Inputs:
     return Inputs(
         tower.modality,
         getattr(tower, "image_size", 0),
-        getattr(tower, "random_flip", False),
+        getattr(tower, "load_size", None),
+        getattr(tower, "augmentation", Augmentation()),
     )
 
 
-# What Keras must know to load our models.
-OWN_LAYERS = {
-    keras.saving.get_registered_name(layer): layer
-    for layer in (MaxOverTime, PriorWhenAbsent, UnitFeatures, WordIds)
-}
-
-
-def load_model(run: Run, name: str) -> keras.Model:
+def load_model(run: Run, settings: Experiment, name: str) -> keras.Model:
     """The trained tower or head; `RunError` if it is not there."""
     path = run.model_file(name)
     if not path.exists():
         raise RunError(f"{path}: no such model; run tfmm.fit --resume")
     try:
-        return keras.saving.load_model(path, custom_objects=OWN_LAYERS, compile=False)
+        if settings.model_settings(name).model in KERAS_HUB_TOWERS:
+            import keras_hub  # makes its layers known to Keras; takes seconds
+
+            assert keras_hub.__version__
+        return keras.saving.load_model(path, custom_objects=LAYERS, compile=False)
     except (ValueError, OSError, KeyError, BadZipFile) as error:
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise RunError(f"{path}: damaged: {line}") from None

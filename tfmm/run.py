@@ -13,6 +13,7 @@ RUN/
   models/MODEL/log.csv       a line an epoch
   models/MODEL/tensorboard/  the same for TensorBoard
   models/MODEL/training/     checkpoint and best weights, until training ends
+  cache/MODALITY-SIDE/       decoded images; may be deleted
   outputs/                   see outputs.py
   report/SPLIT/              report.json, index.html, *.png
   lock                       held by the process that works here
@@ -55,6 +56,7 @@ LIBRARIES = (
 
 # What a run holds at its top; a folder with anything else is somebody's own.
 OWN_NAMES = {
+    "cache",
     "catalog",
     "experiment.toml",
     "lock",
@@ -120,6 +122,23 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _hash_of_files(tower: Any) -> str:
+    """A hash of the files and folders that a tower's settings name; "" if none."""
+    named = {
+        key: Path(value)
+        for key in ("weights", "embedding", "stop_words", "preset")
+        if (value := getattr(tower, key, ""))
+    }
+    found = {}
+    for key, path in named.items():
+        if path.is_file():
+            found[key] = file_hash(path)
+        elif path.is_dir():
+            for file in sorted(x for x in path.rglob("*") if x.is_file()):
+                found[f"{key}/{file.relative_to(path)}"] = file_hash(file)
+    return fingerprint(found) if found else ""
+
+
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
@@ -177,6 +196,9 @@ class Run:
 
     def training(self, name: str) -> Path:
         return self.path / "models" / name / "training"
+
+    def image_cache(self, modality: str, size: int) -> Path:
+        return self.path / "cache" / f"{modality}-{size}"
 
     def calibration_file(self, name: str) -> Path:
         return self.outputs / name / "calibration.json"
@@ -247,9 +269,9 @@ class Run:
         commands = self.read_info()["commands"] if self.exists else []
         now = datetime.now(UTC).isoformat(timespec="seconds")
         weights_files = {
-            name: file_hash(path)
+            name: found
             for name, tower in settings.towers.items()
-            if (path := Path(getattr(tower, "weights", ""))).is_file()
+            if (found := _hash_of_files(tower))
         }
         versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
         write_json(

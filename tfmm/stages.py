@@ -7,9 +7,20 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmm import calibration, dataset, metrics, outputs, results, train
+from tfmm import (
+    calibration,
+    dataset,
+    devices,
+    image_cache,
+    metrics,
+    outputs,
+    prepared,
+    results,
+    train,
+)
 from tfmm.catalog import Catalog
-from tfmm.errors import RunError
+from tfmm.dataset import Inputs
+from tfmm.errors import ExperimentError, RunError
 from tfmm.experiment import Experiment
 from tfmm.heads import HEADS
 from tfmm.heads.inputs import TowerShape
@@ -18,6 +29,7 @@ from tfmm.progress import say
 from tfmm.run import Run, file_hash, read_json, replacing, write_json
 from tfmm.settings import SPLITS, Training
 from tfmm.towers import TOWERS
+from tfmm.towers.output import initialize
 from tfmm.train import Places
 
 PREDICT_BATCH = 64
@@ -25,33 +37,129 @@ PREDICT_BATCH = 64
 VALIDATION_SHARE_TO_FIT = 0.7
 
 
+def check(settings: Experiment, catalog: Catalog) -> None:
+    """Stops, before any work, at what only the catalog or the machine can tell.
+
+    Raises:
+        ExperimentError: If a weight of a loss names an unknown label, or a tower asks
+            for more devices than there are.
+    """
+    here = devices.available()
+    for name in (*settings.towers, *settings.heads):
+        own = settings.model_settings(name)
+        if isinstance(own, Training):
+            rows = catalog.rows("train")
+            loss_for(
+                settings.catalog.task, own, catalog.label_names, catalog.targets(rows)
+            )
+        if getattr(own, "devices", 1) > len(here):
+            raise ExperimentError(
+                f"[towers.{name}] devices = {own.devices} is more than this machine "
+                f"has. Received: {', '.join(here)}"
+            )
+
+
 def fit_tower(run: Run, settings: Experiment, catalog: Catalog, name: str) -> None:
     """Trains a tower and writes its outputs and calibration, unless all is there."""
     tower = settings.towers[name]
     mark = results.model_fingerprint(run, settings, name)
+    caches: dict[int, np.ndarray] = {}
     if not _is_fitted(run, name, mark):
         train.deterministic(settings.seed)
         rows = catalog.present_rows(tower.modality, "train")
         held_out = catalog.present_rows(tower.modality, "validation")
         texts = catalog.texts.get(tower.modality)
-        training_texts = () if texts is None else list(texts[rows])
-        model = TOWERS[tower.model](tower, len(catalog.label_names), training_texts)
+        training_texts = () if texts is None else texts[rows]
         reads = results.tower_inputs(tower)
+        caches = _caches(run, settings, catalog, reads)
         targets = catalog.targets(held_out)
-        predict = results.predictor(model)
+        strategy = devices.strategy(tower.devices)
+        with strategy.scope():
+            model = _build(settings, name, catalog, training_texts, tower.precision)
+            predict = results.predictor(model)
+        layers = {layer.name: layer for layer in model.layers}
+        prepare = layers.get("prepare")
+        if prepare is not None:
+            epoch_data = prepared.epochs(
+                prepare,
+                training_texts,
+                catalog.targets(rows),
+                tower.batch_size,
+                settings.seed,
+                tower.character_noise,
+            )
+        else:
+
+            def epoch_data(epoch: int) -> tf.data.Dataset:
+                seed = (settings.seed, epoch)
+                return dataset.epoch(
+                    catalog, rows, reads, tower.batch_size, seed, caches
+                )
 
         def validate() -> dict[str, float]:
-            data = dataset.batches(catalog, held_out, reads, PREDICT_BATCH)
+            data = dataset.batches(catalog, held_out, reads, PREDICT_BATCH, caches)
             logits = np.concatenate([predict(batch)["logits"] for batch in data])
             return metrics.quick_measures(catalog.task, targets, logits)
 
-        def epoch_data(epoch: int) -> tf.data.Dataset:
-            return dataset.epoch(
-                catalog, rows, reads, tower.batch_size, (settings.seed, epoch)
-            )
+        if tower.devices > 1:
+            whole = epoch_data
 
-        _train_and_keep(run, settings, name, mark, model, epoch_data, validate)
-    _write_outputs(run, settings, name, catalog, {split: split for split in SPLITS})
+            def epoch_data(epoch: int) -> tf.data.Dataset:
+                return devices.even(
+                    whole(epoch), len(rows), tower.batch_size, tower.devices
+                )
+
+        trained = model if prepare is None else layers["network"]
+        with strategy.scope():
+            result = _train(
+                *(run, settings, name, mark, trained, catalog.targets(rows)),
+                *(epoch_data, validate),
+            )
+        if tower.precision != "float32" or tower.devices > 1:
+            # What is kept computes in float32 on one device, with the same weights.
+            plain = _build(settings, name, catalog, training_texts, "float32")
+            plain.set_weights(model.get_weights())
+            model = plain
+        _keep(run, name, mark, model, result)
+    splits = {split: split for split in SPLITS}
+    _write_outputs(run, settings, name, catalog, splits, caches)
+
+
+def _caches(
+    run: Run, settings: Experiment, catalog: Catalog, reads: Inputs
+) -> dict[int, np.ndarray]:
+    """Side -> the decoded images that a tower reads, if the catalog keeps them."""
+    if not settings.catalog.cache_images:
+        return {}
+    return {
+        size: image_cache.ready(
+            run.image_cache(reads.modality, size), catalog, reads.modality, size
+        )
+        for size in sorted(reads.sizes)
+    }
+
+
+def _build(
+    settings: Experiment, name: str, catalog: Catalog, training_texts, precision: str
+) -> keras.Model:
+    tower = settings.towers[name]
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        model = TOWERS[tower.model](
+            tower, len(catalog.label_names), list(training_texts)
+        )
+    finally:
+        keras.config.set_dtype_policy(before)
+    if tower.initializer_stddev:
+        loaded = {
+            id(weight)
+            for layer in model._flatten_layers()
+            if layer.name == tower.loaded_layer
+            for weight in layer.weights
+        }
+        initialize(model, tower.initializer_stddev, settings.seed, loaded)
+    return model
 
 
 def fit_head(run: Run, settings: Experiment, name: str) -> None:
@@ -93,9 +201,12 @@ def fit_head(run: Run, settings: Experiment, name: str) -> None:
                 seen = _hide_towers(inputs, head.modality_dropout, seed)
                 return dataset.arrays_epoch(seen, targets, head.batch_size, seed)
 
-            _train_and_keep(run, settings, name, mark, model, epoch_data, validate)
+            result = _train(
+                run, settings, name, mark, model, targets, epoch_data, validate
+            )
         else:
-            _keep(run, name, mark, model, {})
+            result = {}
+        _keep(run, name, mark, model, result)
     _write_outputs(run, settings, name, None, {split: split for split in SPLITS})
 
 
@@ -112,11 +223,13 @@ def _write_outputs(
     name: str,
     catalog: Catalog | None,
     splits: dict[str, str],
+    caches: dict[int, np.ndarray] | None = None,
 ) -> None:
     """Writes the outputs that are missing or stale, then the calibration.
 
     Args:
         splits: Name in the store -> split of the catalog.
+        caches: Decoded images of this catalog, by side.
     """
     predict = None
     for stored_as, split in splits.items():
@@ -129,9 +242,12 @@ def _write_outputs(
             tower = settings.towers[name]
             rows = catalog.rows(split)
             ids, present = catalog.ids[rows], catalog.present(tower.modality, rows)
+            reads = results.tower_inputs(tower)
             batches = dataset.batches(
-                catalog, rows[present], results.tower_inputs(tower), PREDICT_BATCH
+                catalog, rows[present], reads, PREDICT_BATCH, caches
             )
+        elif not len(outputs.read_targets(run.outputs, stored_as)[0]):
+            continue
         else:
             inputs, ids = results.head_inputs(run, settings, name, stored_as)
             present = np.any([x["present"] for x in inputs.values()], axis=0)
@@ -139,7 +255,7 @@ def _write_outputs(
         if not len(ids):
             continue
         if predict is None:
-            model = results.load_model(run, name)
+            model = results.load_model(run, settings, name)
             predict = results.predictor(model)
             # Tells the widths even where no product has anything to look at.
             widths = {key: x.shape[1] for key, x in model.output.items()}
@@ -187,21 +303,23 @@ def _calibrate(run: Run, settings: Experiment, name: str) -> None:
     calibration.write(run.calibration_file(name), fitted)
 
 
-def _train_and_keep(
-    run: Run, settings: Experiment, name, mark, model, epoch_data, validate
-) -> None:
+def _train(
+    run: Run, settings: Experiment, name, mark, model, targets, epoch_data, validate
+) -> dict:
     own = settings.model_settings(name)
-    places = Places(run.log_file(name), run.tensorboard(name), run.training(name))
+    places = _places(run, name)
     started_as = run.training(name) / "fingerprint.json"
     if not started_as.exists() or read_json(started_as) != mark:
         train.forget_checkpoint(places)
         write_json(started_as, mark)
-    loss = loss_for(settings.catalog.task, own.positive_weight)
-    result = train.train(
+    loss = loss_for(settings.catalog.task, own, run.read_labels(), targets)
+    return train.train(
         name, model, loss, own, settings.seed, epoch_data, validate, places
     )
-    _keep(run, name, mark, model, result)
-    train.forget_checkpoint(places)
+
+
+def _places(run: Run, name: str) -> Places:
+    return Places(run.log_file(name), run.tensorboard(name), run.training(name))
 
 
 def _keep(run: Run, name: str, mark: str, model: keras.Model, result: dict) -> None:
@@ -221,6 +339,7 @@ def _keep(run: Run, name: str, mark: str, model: keras.Model, result: dict) -> N
         **result,
     }
     write_json(run.model_info_file(name), info)
+    train.forget_checkpoint(_places(run, name))
 
 
 def _is_fitted(run: Run, name: str, mark: str) -> bool:

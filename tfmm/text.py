@@ -1,11 +1,18 @@
 """Text preprocessing as graph functions, shared by training and export."""
 
+import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
 import tensorflow_text as tf_text
+
+from tfmm.errors import ExperimentError, did_you_mean
+
+STOP_WORD_LANGUAGES = ("english",)
 
 PADDING_ID = 0
 UNKNOWN_ID = 1
@@ -37,7 +44,7 @@ ENTITIES = (
 )
 
 
-def clean(texts: tf.Tensor) -> tf.Tensor:
+def clean(texts: tf.Tensor, keep_punctuation: bool = False) -> tf.Tensor:
     """Lower-case words with single spaces between them.
 
     In this order: bytes that are no UTF-8 become U+FFFD; HTML tags go, the
@@ -49,18 +56,22 @@ def clean(texts: tf.Tensor) -> tf.Tensor:
 
     Args:
         texts: string tensor of any shape.
+        keep_punctuation: Whether punctuation, currency and mathematical signs stay,
+            each standing alone as symbols do.
 
     Returns:
         string tensor of the same shape, UTF-8.
     """
+    symbols = r"\p{P}\p{S}" if keep_punctuation else r"\p{So}"
     texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
     texts = tf.strings.regex_replace(texts, r"<[A-Za-z/!][^<>]*>", " ")
     for pattern, replacement in ENTITIES:
         texts = tf.strings.regex_replace(texts, pattern, replacement)
     texts = tf.strings.regex_replace(texts, r"&#?[A-Za-z0-9]{2,8};", " ")
     texts = tf_text.case_fold_utf8(texts)
-    texts = tf.strings.regex_replace(texts, r"[^\p{L}\p{M}\p{N}\p{So}]+|\x{FE0F}", " ")
-    texts = tf.strings.regex_replace(texts, r"(\p{So})", r" \1 ")
+    unwanted = rf"[^\p{{L}}\p{{M}}\p{{N}}{symbols}]+|\x{{FE0F}}"
+    texts = tf.strings.regex_replace(texts, unwanted, " ")
+    texts = tf.strings.regex_replace(texts, rf"([{symbols}])", r" \1 ")
     texts = tf.strings.regex_replace(texts, r"\s+", " ")
     return tf.strings.strip(texts)
 
@@ -70,15 +81,113 @@ def present(texts: tf.Tensor) -> tf.Tensor:
     return tf.strings.length(clean(texts)) > 0
 
 
+@dataclasses.dataclass(frozen=True)
+class Removal:
+    """What is taken out of a text before its words are counted.
+
+    Attributes:
+        punctuation: Marks and signs; see `clean`. Else each is a word.
+        digits: Every digit, also inside a word: `mp3` becomes `mp`, `12` nothing.
+        max_word_characters: Words of more Unicode characters go; 0: none.
+        stop_words: Words that go, as `clean` writes them.
+    """
+
+    punctuation: bool = True
+    digits: bool = False
+    max_word_characters: int = 0
+    stop_words: tuple[str, ...] = ()
+
+
+def split_words(texts: tf.Tensor, removal: Removal = Removal()) -> tf.RaggedTensor:
+    """Cleans texts by `clean` and splits them into the words that stay.
+
+    Punctuation goes first, then digits, then long words, then stop words: `a4`
+    without digits is the stop word `a`.
+
+    Args:
+        texts: string tensor `(batch,)`, raw.
+        removal: What goes.
+
+    Returns:
+        Ragged string tensor `(batch, words)`; a text of which nothing stays has none.
+
+    Example:
+    >>> removal = Removal(digits=True, stop_words=("and", "the"))
+    >>> split_words(tf.constant(["The 2 lamps and 1 rug", "the"]), removal).to_list()
+    [[b'lamps', b'rug'], []]
+    """
+    cleaned = clean(texts, keep_punctuation=not removal.punctuation)
+    if removal.digits:
+        cleaned = tf.strings.regex_replace(cleaned, r"\p{N}\p{M}*", "")
+    words = tf.strings.split(cleaned)
+    if removal.max_word_characters:
+        characters = tf.strings.length(words.values, unit="UTF8_CHAR")
+        stays = characters <= removal.max_word_characters
+        words = tf.ragged.boolean_mask(words, words.with_values(stays))
+    if removal.stop_words:
+        # A pattern is part of the graph; a table would have to be saved beside it.
+        pattern = "|".join(removal.stop_words)
+        stays = ~tf.strings.regex_full_match(words.values, pattern)
+        words = tf.ragged.boolean_mask(words, words.with_values(stays))
+    return words
+
+
+def stop_words(source: str) -> tuple[str, ...]:
+    """The stop words of a language or of a file, as `clean` writes them.
+
+    `don't` is two words here as it is in a text, `don` and `t`.
+
+    Args:
+        source: `english` (scikit-learn's list), or the path of a UTF-8 file with a
+            word a line.
+
+    Returns:
+        Words in alphabetical order, each once.
+
+    Raises:
+        ExperimentError: If there is no such language and no such file, or the file
+            holds no word.
+
+    Example:
+    >>> [word for word in stop_words("english") if word.startswith("th")][:3]
+    ['than', 'that', 'the']
+    """
+    if source in STOP_WORD_LANGUAGES:
+        from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+        raw = sorted(ENGLISH_STOP_WORDS)
+    else:
+        try:
+            raw = Path(source).read_text(encoding="utf-8-sig").splitlines()
+        except OSError:
+            raise ExperimentError(
+                f"stop_words = {source!r} is no file that can be read and no language"
+                f"{did_you_mean(source, STOP_WORD_LANGUAGES)}"
+            ) from None
+        except UnicodeDecodeError:
+            raise ExperimentError(
+                f"{source}: expected stop words in UTF-8, one a line"
+            ) from None
+    words = split_words(tf.constant(raw, tf.string)).values.numpy()
+    if not len(words):
+        raise ExperimentError(f"{source}: expected stop words, one a line; it has none")
+    return tuple(sorted({word.decode("utf-8") for word in words}))
+
+
 def build_vocabulary(
-    texts: Iterable[str], max_words: int, min_count: int = 1, chunk: int = 4096
+    texts: Iterable[str],
+    max_words: int,
+    min_count: int = 1,
+    removal: Removal = Removal(),
+    chunk: int = 4096,
 ) -> list[str]:
     """The words of `texts`, the frequent first, ties in alphabetical order.
 
     Args:
-        texts: Raw texts; they are cleaned as the graph cleans them.
+        texts: Raw texts; they are cleaned and split as the graph does it.
         max_words: Most words to return.
         min_count: Words seen less often are left out.
+        removal: What is taken out of the texts first.
         chunk: Texts cleaned at a time.
 
     Returns:
@@ -88,26 +197,28 @@ def build_vocabulary(
     >>> build_vocabulary(["Red lamp", "red &amp; blue"], max_words=2)
     ['red', 'blue']
     """
-    counts: Counter[str] = Counter()
+    counts: Counter[bytes] = Counter()
     texts = list(texts)
     for start in range(0, len(texts), chunk):
-        cleaned = clean(tf.constant(texts[start : start + chunk], tf.string))
-        for text in cleaned.numpy():
-            counts.update(text.decode("utf-8").split())
-    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return [word for word, count in ranked if count >= min_count][:max_words]
+        part = tf.constant(texts[start : start + chunk], tf.string)
+        counts.update(split_words(part, removal).values.numpy())
+    # The order of UTF-8 bytes is that of the characters.
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:max_words]
+    return [word.decode("utf-8") for word, count in ranked if count >= min_count]
 
 
 @keras.saving.register_keras_serializable(package="tfmm")
 class WordIds(keras.layers.Layer):
     """Turns raw texts into word ids, cut and padded to `max_words`.
 
-    Texts are cleaned by `clean` and split at spaces. Id 0 is padding, 1 a word
-    that is not in the vocabulary, `i + 2` the vocabulary's word `i`.
+    Texts are cleaned and split by `split_words`; what `removal` names does not count
+    as a word. Id 0 is padding, 1 a word that is not in the vocabulary, `i + 2` the
+    vocabulary's word `i`.
 
     Args:
         vocabulary: Words, each once.
         max_words: int. Words read of a text; at least 1.
+        removal: `Removal`, or a dict of its attributes; punctuation by default.
         **kwargs: `name` and the rest of `keras.layers.Layer`.
 
     Call arguments:
@@ -125,12 +236,21 @@ class WordIds(keras.layers.Layer):
     [[3, 2, 0], [1, 2, 3]]
     """
 
-    def __init__(self, vocabulary: Sequence[str], max_words: int, **kwargs):
+    def __init__(
+        self,
+        vocabulary: Sequence[str],
+        max_words: int,
+        removal: Removal | Mapping[str, Any] = Removal(),
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         if max_words < 1:
             raise ValueError(f"`max_words` must be at least 1. Received: {max_words}")
         self.vocabulary = list(vocabulary)
         self.max_words = max_words
+        if not isinstance(removal, Removal):
+            removal = Removal(**{**removal, "stop_words": tuple(removal["stop_words"])})
+        self.removal = removal
         if len(set(self.vocabulary)) != len(self.vocabulary):
             raise ValueError("`vocabulary` must hold each word once.")
         # Lifted out of any graph that a model is being built in, as a variable is.
@@ -147,7 +267,7 @@ class WordIds(keras.layers.Layer):
         return len(self.vocabulary) + FIRST_WORD_ID
 
     def call(self, inputs):
-        words = tf.strings.split(clean(inputs))
+        words = split_words(inputs, self.removal)
         ids = self.table.lookup(words.values)
         return words.with_values(ids).to_tensor(
             default_value=PADDING_ID, shape=(None, self.max_words)
@@ -161,4 +281,5 @@ class WordIds(keras.layers.Layer):
             **super().get_config(),
             "vocabulary": self.vocabulary,
             "max_words": self.max_words,
+            "removal": dataclasses.asdict(self.removal),
         }

@@ -7,7 +7,8 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -17,11 +18,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfmm.errors import RunError
+from tfmm.optimizers import optimizer
 from tfmm.progress import progress, say
 from tfmm.run import replacing
-from tfmm.settings import Training
-
-MIN_IMPROVEMENT = 1e-5  # Algorithm 1 of paper B
+from tfmm.schedule import Schedule, rate_factor
+from tfmm.settings import Optimization, Tower, Training
 
 
 @dataclass(frozen=True)
@@ -37,48 +38,6 @@ class Places:
     log: Path
     tensorboard: Path
     training: Path
-
-
-@dataclass
-class Schedule:
-    """Algorithm 1 of paper B: when to halve the rate, when to stop.
-
-    An epoch is better if its figure beats the best so far by `MIN_IMPROVEMENT`.
-    After `patience` epochs in a row that are not better the rate is halved, at most
-    `max_halvings` times; after that many again, training stops. An improvement sets
-    the count back to zero (ours: the text's reading; the printed pseudo-code never
-    does).
-
-    Args:
-        patience: Epochs.
-        max_halvings: Times.
-
-    Reference:
-    - Åberg 2018, Algorithm 1.
-    """
-
-    patience: int
-    max_halvings: int
-    best: float = -math.inf
-    best_epoch: int = 0
-    stale: int = 0
-    halvings: int = 0
-    stopped: bool = False
-
-    def after(self, epoch: int, figure: float) -> bool:
-        """Takes an epoch's validation figure (more is better); True to halve now."""
-        if figure > self.best + MIN_IMPROVEMENT:
-            self.best, self.best_epoch, self.stale = figure, epoch, 0
-            return False
-        self.stale += 1
-        if self.stale < self.patience:
-            return False
-        self.stale = 0
-        if self.halvings == self.max_halvings:
-            self.stopped = True
-            return False
-        self.halvings += 1
-        return True
 
 
 def deterministic(seed: int) -> None:
@@ -103,11 +62,15 @@ def train(
     epoch needs of the earlier ones is in the checkpoint. So a run that was killed
     and started again ends with the weights of one that was not.
 
+    Epochs are counted through all stages. A stage starts from the best weights so
+    far, with an optimiser of its own. Call it in the scope of a `tf.distribute`
+    strategy that `model` was built in.
+
     Args:
         name: For messages.
         model: With an output `logits`.
         loss: Of targets and logits.
-        settings: Optimiser, rate, batch, schedule.
+        settings: Optimiser, rate, batch, schedule; of a tower also its stages.
         seed: The run's seed.
         epoch_data: Epoch, from 1 -> shuffled pairs `(inputs, {"logits": targets})`.
         validate: Measures the model as it is: `settings.monitor` and what else is to
@@ -115,76 +78,201 @@ def train(
         places: Where files go; a checkpoint found there is continued.
 
     Returns:
-        `epochs`, `best_epoch`, `halvings`, `best` (the figures of that epoch) and
-        `seconds`.
+        `epochs`, `best_epoch`, `halvings` (of the last stage), `best` (the figures of
+        that epoch), `seconds` in all, and `epoch_seconds`, the median of an epoch's
+        training without its validation.
 
     Raises:
         RunError: If the loss is not finite, or the checkpoint does not fit.
     """
-    started = time.monotonic()
-    optimizer = _optimizer(settings)
-    model.compile(optimizer=optimizer, loss={"logits": loss}, jit_compile=False)
-    optimizer.build(model.trainable_variables)
-    schedule = Schedule(settings.patience_epochs, settings.max_halvings)
-    history: list[dict[str, float]] = []
-    checkpoint, best = places.training / "checkpoint.npz", places.training / "best.npz"
-    spent = 0.0
-    if checkpoint.exists():
-        state = _load(checkpoint, [*model.weights, *optimizer.variables])
-        schedule = Schedule(**state["schedule"])
-        history, spent = state["history"], state["seconds"]
-        say(f"{name}: going on after epoch {len(history) - 1}")
-    writer = tf.summary.create_file_writer(str(places.tensorboard))
+    plan = settings.stage_plan() if isinstance(settings, Tower) else [("all", settings)]
+    # In a strategy's scope Keras averages a first batch over the devices to build the
+    # model by, which strings do not allow. Ours is built; without a strategy of its
+    # own it takes the scope's and leaves that out.
+    model._distribute_strategy = None
+    made = _Progress(name, model, settings, places)
+    made.restore(plan)
+    if not made.history:
+        made.end_of_epoch(0, validate())
+    for number, (trainable_layers, optimization) in enumerate(plan, start=1):
+        if number < made.stage:
+            continue
+        if number > made.stage:
+            made.next_stage(optimization)
+        set_trainable(model, trainable_layers)
+        rule = made.optimizer or optimizer(optimization)
+        made.optimizer = rule
+        model.compile(optimizer=rule, loss={"logits": loss}, jit_compile=False)
+        if not rule.built:
+            rule.build(model.trainable_variables)
+        while not made.stage_is_over(optimization):
+            epoch = len(made.history)
+            _reset_random_layers(model, seed, epoch)
+            figures = _one_epoch(
+                name, model, epoch, epoch_data(epoch), optimization, made
+            )
+            made.end_of_epoch(epoch, {**figures, **validate()})
+    return made.finish()
 
-    def end_of_epoch(epoch: int, figures: dict[str, float]) -> None:
-        sign = -1.0 if settings.monitor == "loss" else 1.0
-        halve = schedule.after(epoch, sign * figures[settings.monitor])
-        rate = float(optimizer.learning_rate)
-        history.append({"epoch": epoch, "learning_rate": rate, **figures})
-        if halve:
-            optimizer.learning_rate.assign(rate / 2)
-        if schedule.best_epoch == epoch:
-            _save(best, model.weights, {})
+
+class _Progress:
+    """What is known between two epochs, and its files."""
+
+    def __init__(
+        self, name: str, model: keras.Model, settings: Training, places: Places
+    ):
+        self.name, self.model, self.places = name, model, places
+        self.monitor = settings.monitor
+        self.started = time.monotonic()
+        self.spent = 0.0
+        self.history: list[dict[str, float]] = []
+        self.stage = 0
+        self.stage_epochs = 0
+        self.epoch_seconds: list[float] = []
+        self.schedule = Schedule(0, 0)
+        self.optimizer: keras.optimizers.Optimizer | None = None
+        self.checkpoint = places.training / "checkpoint.npz"
+        self.best = places.training / "best.npz"
+        self.writer = tf.summary.create_file_writer(str(places.tensorboard))
+
+    def restore(self, plan: list) -> None:
+        """Takes up the checkpoint, if there is one."""
+        if not self.checkpoint.exists():
+            return
+        state = _read_state(self.checkpoint)
+        self.schedule = Schedule(**state["schedule"])
+        self.history, self.spent = state["history"], state["seconds"]
+        self.stage, self.stage_epochs = state["stage"], state["stage_epochs"]
+        self.epoch_seconds = state["epoch_seconds"]
+        variables = [*self.model.weights]
+        if self.stage:
+            trainable_layers, optimization = plan[self.stage - 1]
+            set_trainable(self.model, trainable_layers)
+            self.optimizer = optimizer(optimization)
+            self.optimizer.build(self.model.trainable_variables)
+            variables += self.optimizer.variables
+        _load(self.checkpoint, variables)
+        say(f"{self.name}: going on after epoch {len(self.history) - 1}")
+
+    def next_stage(self, optimization: Optimization) -> None:
+        """Starts a stage from the best weights so far."""
+        if self.stage:
+            _load(self.best, self.model.weights)
+        self.stage, self.stage_epochs, self.optimizer = self.stage + 1, 0, None
+        patience = (
+            optimization.patience_epochs if optimization.schedule == "plateau" else 0
+        )
+        self.schedule = Schedule(
+            patience,
+            optimization.max_halvings,
+            self.schedule.best,
+            self.schedule.best_epoch,
+        )
+
+    def stage_is_over(self, optimization: Optimization) -> bool:
+        return self.schedule.stopped or self.stage_epochs >= optimization.max_epochs
+
+    def end_of_epoch(self, epoch: int, figures: dict[str, float]) -> None:
+        """Logs an epoch, judges it, and writes the checkpoint."""
+        sign = -1.0 if self.monitor == "loss" else 1.0
+        halve = self.schedule.after(epoch, sign * figures[self.monitor])
+        self.history.append({"epoch": epoch, "stage": self.stage, **figures})
+        self.stage_epochs += bool(self.stage)
+        if self.schedule.best_epoch == epoch:
+            _save(self.best, self.model.weights, {})
         state = {
-            "schedule": schedule.__dict__,
-            "history": history,
-            "seconds": spent + time.monotonic() - started,
+            "schedule": self.schedule.__dict__,
+            "history": self.history,
+            "stage": self.stage,
+            "stage_epochs": self.stage_epochs,
+            "epoch_seconds": self.epoch_seconds,
+            "seconds": self.seconds(),
         }
-        _save(checkpoint, [*model.weights, *optimizer.variables], state)
-        _write_log(places.log, history)
-        with writer.as_default(step=epoch):
-            for key, value in history[-1].items():
+        variables = [*self.model.weights]
+        if self.optimizer is not None:
+            variables += self.optimizer.variables
+        _save(self.checkpoint, variables, state)
+        _write_log(self.places.log, self.history)
+        with self.writer.as_default(step=epoch):
+            for key, value in self.history[-1].items():
                 tf.summary.scalar(key, value)
-        told = ", ".join(f"{key} {value:.4f}" for key, value in figures.items())
-        say(f"{name}: epoch {epoch}, {told}" + (", rate halved" if halve else ""))
+        told = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
+        say(f"{self.name}: epoch {epoch}, {told}" + (", rate halved" if halve else ""))
 
-    if not history:
-        end_of_epoch(0, validate())
-    while len(history) <= settings.max_epochs and not schedule.stopped:
-        epoch = len(history)
-        _reset_random_layers(model, seed, epoch)
-        data = epoch_data(epoch)
-        with progress(f"{name}: epoch {epoch}", int(data.cardinality())) as show:
-            steps = keras.callbacks.LambdaCallback(
-                on_train_batch_end=lambda step, logs, show=show: show(step + 1)
+    def seconds(self) -> float:
+        return self.spent + time.monotonic() - self.started
+
+    def finish(self) -> dict:
+        """Leaves the model with its best weights; what `train` returns."""
+        self.writer.close()
+        _load(self.best, self.model.weights)
+        return {
+            "epochs": len(self.history) - 1,
+            "best_epoch": self.schedule.best_epoch,
+            "halvings": self.schedule.halvings,
+            "best": self.history[self.schedule.best_epoch],
+            "seconds": round(self.seconds(), 1),
+            "epoch_seconds": float(np.median(self.epoch_seconds or [0.0])),
+        }
+
+
+def _one_epoch(
+    name: str,
+    model: keras.Model,
+    epoch: int,
+    data: tf.data.Dataset,
+    optimization: Optimization,
+    made: _Progress,
+) -> dict[str, float]:
+    """Trains one epoch; the rate it ended with and its loss."""
+    steps = int(data.cardinality())
+    before = made.stage_epochs * steps
+
+    rate = 0.0
+
+    def set_rate(step, logs=None):
+        nonlocal rate
+        factor = rate_factor(optimization, before + step, steps, made.schedule.halvings)
+        rate = optimization.learning_rate * factor
+        model.optimizer.learning_rate.assign(rate)
+
+    set_rate(0)
+    callbacks = []
+    if optimization.warmup_epochs or optimization.schedule != "plateau":
+        callbacks.append(keras.callbacks.LambdaCallback(on_train_batch_begin=set_rate))
+    started = time.monotonic()
+    with progress(f"{name}: epoch {epoch}", steps) as show:
+        callbacks.append(
+            keras.callbacks.LambdaCallback(
+                on_train_batch_end=lambda step, logs: show(step + 1)
             )
-            logs = model.fit(data, verbose=0, shuffle=False, callbacks=[steps]).history
-        train_loss = logs["loss"][-1]
-        if not math.isfinite(train_loss):
-            raise RunError(
-                f"{name}: the loss is {train_loss} in epoch {epoch}; "
-                f"lower its learning_rate ({float(optimizer.learning_rate):g})"
-            )
-        end_of_epoch(epoch, {"train_loss": train_loss, **validate()})
-    writer.close()
-    _load(best, model.weights)
-    return {
-        "epochs": len(history) - 1,
-        "best_epoch": schedule.best_epoch,
-        "halvings": schedule.halvings,
-        "best": history[schedule.best_epoch],
-        "seconds": round(spent + time.monotonic() - started, 1),
-    }
+        )
+        logs = model.fit(data, verbose=0, shuffle=False, callbacks=callbacks).history
+    loss = logs["loss"][-1]
+    if not math.isfinite(loss):
+        raise RunError(
+            f"{name}: the loss is {loss} in epoch {epoch}; "
+            f"lower its learning_rate ({optimization.learning_rate:g})"
+        )
+    made.epoch_seconds.append(round(time.monotonic() - started, 2))
+    return {"learning_rate": rate, "train_loss": loss}
+
+
+def set_trainable(model: keras.Model, trainable_layers: int | str) -> None:
+    """Freezes the backbone's first layers; the rest of the model trains.
+
+    Batch normalisation of a frozen layer stays in inference mode, as Keras does.
+
+    Args:
+        model: A tower; its backbone, if any, is the layer called `backbone`.
+        trainable_layers: How many of the backbone's last layers train, or `"all"`.
+    """
+    backbones = [x for x in model._flatten_layers() if x.name == "backbone"]
+    for backbone in backbones:
+        count = len(backbone.layers)
+        frozen = 0 if trainable_layers == "all" else max(count - trainable_layers, 0)
+        for position, layer in enumerate(backbone.layers):
+            layer.trainable = position >= frozen
 
 
 def forget_checkpoint(places: Places) -> None:
@@ -198,19 +286,6 @@ def weights_hash(model: keras.Model) -> str:
     for weight in model.weights:
         digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
     return digest.hexdigest()[:16]
-
-
-def _optimizer(settings: Training) -> keras.optimizers.Optimizer:
-    rate = settings.learning_rate
-    match settings.optimizer:
-        case "adam":
-            return keras.optimizers.Adam(rate)
-        case "adamw":
-            return keras.optimizers.AdamW(rate, weight_decay=settings.weight_decay)
-        case "rmsprop":
-            return keras.optimizers.RMSprop(rate, momentum=settings.momentum)
-        case "sgd":
-            return keras.optimizers.SGD(rate, momentum=settings.momentum)
 
 
 def _reset_random_layers(model: keras.Model, seed: int, epoch: int) -> None:
@@ -231,22 +306,35 @@ def _save(path: Path, variables: list, state: dict) -> None:
         np.savez(file, state=text, **arrays)
 
 
-def _load(path: Path, variables: list) -> dict:
+def _load(path: Path, variables: list) -> None:
+    with _opened(path) as arrays:
+        if len(arrays.files) != len(variables) + 1:
+            raise ValueError("it holds another number of variables")
+        for i, variable in enumerate(variables):
+            variable.assign(arrays[f"v{i}"])
+
+
+def _read_state(path: Path) -> dict:
+    with _opened(path) as arrays:
+        state = json.loads(arrays["state"].tobytes() or b"{}")
+        if "epoch_seconds" not in state:
+            raise ValueError("its state is not whole")
+        return state
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator:
     try:
         # Opened here, because NumPy leaves a damaged file open.
         with path.open("rb") as file, np.load(file) as arrays:
-            if len(arrays.files) != len(variables) + 1:
-                raise ValueError("it holds another number of variables")
-            for i, variable in enumerate(variables):
-                variable.assign(arrays[f"v{i}"])
-            return json.loads(arrays["state"].tobytes() or b"{}")
+            yield arrays
     except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
         raise RunError(f"{path}: not a checkpoint of this model: {error}") from None
 
 
 def _write_log(path: Path, history: list[dict[str, float]]) -> None:
     text = io.StringIO()
-    names = list(history[-1])
+    names = list(dict.fromkeys(key for figures in history for key in figures))
     log = csv.DictWriter(text, names, restval="", lineterminator="\n")
     log.writeheader()
     log.writerows(history)

@@ -27,8 +27,18 @@ TABLES = (
     ("[catalog]", settings.Catalog),
     ("[catalog.splits]", settings.Splits),
     ("[modalities.NAME]", settings.Modality),
-    ("[towers.NAME]", settings.TextCnn),
-    ("[towers.NAME]", settings.ResNet50),
+    ("[towers.NAME], text", settings.TextCnn),
+    ("[towers.NAME], text", settings.FastText),
+    ("[towers.NAME], text", settings.Transformer),
+    ("[towers.NAME], image", settings.CompactCnn),
+    ("[towers.NAME], image", settings.ResNet50),
+    ("[towers.NAME], image", settings.InceptionV3),
+    ("[towers.NAME], image", settings.Vgg16),
+    ("[towers.NAME], image", settings.SeResNeXt50),
+    ("[towers.NAME], image", settings.KerasHubImage),
+    ("[towers.NAME], table", settings.TableTower),
+    ("[towers.NAME.augmentation]", settings.Augmentation),
+    ("[[towers.NAME.stages]]", settings.Stage),
     ("[heads.NAME]", settings.Rule),
     ("[heads.NAME]", settings.PolicyNetwork),
     ("[export]", settings.Export),
@@ -47,14 +57,17 @@ def text() -> str:
 
 
 def _row(name: str, field: Any) -> str:
-    shown = "" if field.default is PydanticUndefined else _toml(field.default)
+    value = field.get_default(call_default_factory=True)
+    shown = "" if value is PydanticUndefined else _toml(value)
     default = f"`{shown}`".replace("|", "\\|") if shown else ""
-    if field.default is None:
+    if value is None:
         default = "absent"
     return f"| `{name}` | {default} | {field.description} |\n"
 
 
 def _toml(value: Any) -> str:
+    if isinstance(value, settings.Augmentation):
+        return "{ }"
     if isinstance(value, settings.Table):
         shares = ", ".join(f"{key} = {x}" for key, x in value.model_dump().items())
         return f"{{ {shares} }}"

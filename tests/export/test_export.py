@@ -3,6 +3,8 @@
 import base64
 import json
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -11,11 +13,15 @@ import tensorflow as tf
 import tensorflow_text
 from tiny import command
 
+from export import bundle as bundles
 from export import verify
 from tfmm import classifier, results
 from tfmm.run import Run
 
 assert tensorflow_text.__version__  # links the ops that the bundle needs
+
+DATA = Path(__file__).resolve().parent.parent / "data"
+SENTENCE_PIECES = DATA / "pretrained" / "sentencepiece.bpe.model"
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +238,54 @@ def test_verify_notices_a_damaged_bundle(bundle, tmp_path):
         fails(copy)
         (copy / name).unlink()
         fails(copy)
+
+
+def byte_pairs():
+    from keras_hub.tokenizers import BytePairTokenizer
+
+    words = ("<pad>", "r", "e", "re", "d", "Ġ", "l", "a", "m", "p")
+    words = {word: number for number, word in enumerate(words)}
+    return BytePairTokenizer(vocabulary=words, merges=["r e"], sequence_length=4)
+
+
+def sentence_pieces():
+    from keras_hub.tokenizers import SentencePieceTokenizer
+
+    return SentencePieceTokenizer(proto=str(SENTENCE_PIECES), sequence_length=4)
+
+
+@pytest.mark.parametrize("make", [byte_pairs, sentence_pieces])
+# keras-hub leaves the file open that it reads its pieces from.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_what_a_tokenizer_inside_a_backbone_holds_is_exported(make, tmp_path):
+    tokenizer = make()
+    inner = keras.Input((), dtype="string")
+    size = tokenizer.vocabulary_size()
+    vectors = keras.layers.Embedding(size, 2)(tokenizer(inner))
+    backbone = keras.Model(inner, vectors, name="backbone")
+    title = keras.Input((), dtype="string", name="title")
+    network = keras.Model({"title": title}, keras.layers.Flatten()(backbone(title)))
+    network.save(tmp_path / "model.keras")
+    network = keras.saving.load_model(tmp_path / "model.keras")
+
+    def answer(inputs):
+        return {"scores": network(inputs), "probabilities": network(inputs)}
+
+    model = SimpleNamespace(
+        models=[network, network],
+        label_names=("a", "b"),
+        signature=lambda: {"title": tf.TensorSpec([None], tf.string, "title")},
+        answer=answer,
+    )
+    held = bundles.resources(model.models)
+    assert len(held) == len(bundles.resources([network])) > 0
+    bundles.save(model, tmp_path / "1")
+    titles = ["red", "red lamp", ""]
+    expected = network({"title": tf.constant(titles)}).numpy()
+    assert len(np.unique(expected, axis=0)) == 3
+    said = verify.Served(tmp_path / "1")("probabilities", {"title": titles})
+    np.testing.assert_allclose(said["probabilities"], expected, atol=1e-6)
+    assert verify.check_variables(verify._read_graph(tmp_path / "1")) == 1
 
 
 def test_versions_count_up_and_are_kept(fitted, tmp_path):

@@ -80,6 +80,23 @@ def test_the_columns_of_a_text_are_stripped_and_joined_by_a_space(tmp_path):
     assert found.texts["title"].tolist() == ["big  lamp IKEA", "IKEA"]
 
 
+def test_the_cells_of_a_table_stay_apart(tmp_path):
+    content = (
+        'id,brand,price,title,image,labels\na, Big\t\tShop ,"12,5",,,x\n'
+        'b,,\u00a0,,,y\nc,,7,,,y\nd,"two\nlines",,,,x\n'
+    )
+    found = load(
+        tmp_path,
+        content,
+        "modalities.facts={kind = 'table', columns = ['brand', 'price']}",
+    )
+    rows = ["Big Shop\t12,5", "", "\t7", "two lines\t"]
+    assert found.texts["facts"].tolist() == rows
+    assert found.num_cells == {"facts": 2}
+    present = found.present("facts", np.arange(4))
+    assert present.tolist() == [True, False, True, True]
+
+
 def test_images_are_found_in_the_folder_that_is_named(tmp_path):
     other = tmp_path / "pictures"
     found = load(tmp_path, HEADER + ROWS, images=other)

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfmm import audit, dataset, experiment, image
+from tfmm import audit, dataset, experiment, image, image_cache
 from tfmm import catalog as catalogs
 from tfmm.dataset import Inputs
+from tfmm.settings import Augmentation
 
 
 @pytest.fixture(scope="module")
@@ -47,21 +48,73 @@ def test_images_are_decoded_as_they_are_served(products):
     np.testing.assert_array_equal(batch["image"], expected)
 
 
+EVERYTHING = Augmentation(
+    flip=True,
+    min_box_area=0.1,
+    rotation_degrees=20.0,
+    brightness=0.13,
+    saturation=(0.5, 1.5),
+)
+
+
+def pictures(products, reads, batch_size=64, seed=(0, 1), **options):
+    rows = products.present_rows("image", "train")
+    data = dataset.epoch(products, rows, reads, batch_size, seed, **options)
+    return np.concatenate([inputs["image"] for inputs, _ in data])
+
+
 def test_flips_come_from_the_seed_and_the_epoch(products):
-    rows = products.rows("train")
-    rows = rows[products.present("image", rows)]
-    reads = Inputs("image", 16, random_flip=True)
+    reads = Inputs("image", 16, augmentation=Augmentation(flip=True))
+    plain, flipped = pictures(products, Inputs("image", 16)), pictures(products, reads)
+    changed = (flipped != plain).any(axis=(1, 2, 3))
+    assert 0 < changed.sum() < len(plain)
+    np.testing.assert_array_equal(flipped[changed], plain[changed][:, :, ::-1])
 
-    def images(epoch):
-        data = dataset.epoch(products, rows, reads, 64, (0, epoch))
-        return next(iter(data))[0]["image"].numpy()
 
-    plain = next(iter(dataset.epoch(products, rows, Inputs("image", 16), 64, (0, 1))))
-    plain = plain[0]["image"].numpy()
-    np.testing.assert_array_equal(images(1), images(1))
-    flipped = (images(1) != plain).any(axis=(1, 2, 3))
-    assert 0 < flipped.sum() < len(rows)
-    np.testing.assert_array_equal(images(1)[flipped], plain[flipped][:, :, ::-1])
+def test_augmentation_comes_from_the_seed_and_the_epoch(products):
+    reads = Inputs("image", 16, 24, EVERYTHING)
+    first = pictures(products, reads)
+    assert first.shape[1:] == (16, 16, 3)
+    np.testing.assert_array_equal(pictures(products, reads), first)
+    assert (pictures(products, reads, seed=(0, 2)) != first).any()
+    assert (pictures(products, reads, seed=(1, 1)) != first).any()
+
+
+def test_augmentation_does_not_know_of_batches(products):
+    reads = Inputs("image", 16, 24, EVERYTHING)
+    np.testing.assert_array_equal(
+        pictures(products, reads, batch_size=5), pictures(products, reads)
+    )
+
+
+def test_only_training_is_augmented(products):
+    rows = products.present_rows("image", "train")
+    for reads in (Inputs("image", 16), Inputs("image", 16, 24, EVERYTHING)):
+        (batch,) = dataset.batches(products, rows, reads, 64)
+        expected = image.decode_files(products.images["image"][rows], 16)
+        np.testing.assert_array_equal(batch["image"], list(expected))
+
+
+def test_a_cache_gives_what_decoding_gives(products, tmp_path):
+    rows = products.present_rows("image", "train")
+    reads = Inputs("image", 16, 24, EVERYTHING)
+    caches = {
+        size: image_cache.ready(tmp_path / str(size), products, "image", size)
+        for size in reads.sizes
+    }
+    assert set(caches) == {16, 24}
+    (live,) = dataset.batches(products, rows, reads, 64)
+    (cached,) = dataset.batches(products, rows, reads, 64, caches)
+    np.testing.assert_array_equal(cached["image"], live["image"])
+    np.testing.assert_array_equal(
+        pictures(products, reads, batch_size=5, caches=caches),
+        pictures(products, reads, batch_size=5),
+    )
+
+
+def test_a_string_has_no_size(products):
+    assert Inputs("title").sizes == set()
+    assert Inputs("image", 16).sizes == {16}
 
 
 def test_arrays_are_shuffled_together():

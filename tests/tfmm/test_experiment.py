@@ -314,7 +314,7 @@ def test_a_name_that_no_file_can_bear_is_refused(tmp_path, name):
         ('towers.title.optimizer="sgd"', "sgd"),
         ("towers.title.dropout=0.25", 0.25),
         ("towers.image.weights=a=b.h5", "a=b.h5"),
-        ("towers.image.random_flip=true", True),
+        ("towers.title.hidden_units=0", 0),
     ],
 )
 def test_set_reads_toml_and_takes_the_rest_as_text(file, override, value):

@@ -31,6 +31,7 @@ def numbers(run):
     report = json.loads((run / "report" / "test" / "report.json").read_text())
     for model in report["models"].values():
         model.pop("seconds", None)
+        model.pop("epoch_seconds", None)
     return report
 
 

@@ -1,8 +1,11 @@
 import keras
 import pytest
 import tensorflow as tf
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from tfmm import text
+from tfmm.errors import ExperimentError
+from tfmm.text import Removal
 
 
 def cleaned(value):
@@ -90,3 +93,95 @@ def test_word_ids_refuses_what_it_cannot_use():
         text.WordIds(["a"], max_words=0)
     with pytest.raises(ValueError, match="once"):
         text.WordIds(["a", "a"], max_words=1)
+
+
+def words_of(value, removal):
+    words = text.split_words(tf.constant([value]), removal).to_list()[0]
+    return b" ".join(words).decode()
+
+
+@pytest.mark.parametrize(
+    ("removal", "raw", "expected"),
+    [
+        (Removal(), "Don't: 2 x MP3!", "don t 2 x mp3"),
+        (Removal(punctuation=False), "Don't: $5.50!", "don ' t : $ 5 . 50 !"),
+        (Removal(punctuation=False), "3 &lt; 4 <b>😀</b>", "3 4 😀"),
+        (Removal(digits=True), "12 MP3 ½ ３ 4x5cm", "mp xcm"),
+        (Removal(digits=True), "number 5\ufe0f\u20e3", "number"),
+        (Removal(digits=True, punctuation=False), "3.5", "."),
+        (Removal(max_word_characters=4), "sofa sofas été étés étéss", "sofa été étés"),
+        (Removal(max_word_characters=2), "日本 日本語", "日本"),
+        (Removal(digits=True, max_word_characters=2), "ab345", "ab"),
+        (Removal(stop_words=("a", "the")), "The a lathe A4", "lathe a4"),
+        (Removal(digits=True, stop_words=("a",)), "A4 paper", "paper"),
+        (Removal(stop_words=("❤", "été")), "été ❤ lamp", "lamp"),
+        (Removal(stop_words=("a",)), "A", ""),
+        (Removal(stop_words=("a",)), "", ""),
+    ],
+)
+def test_removal_takes_out_what_it_names(removal, raw, expected):
+    assert words_of(raw, removal) == expected
+
+
+def test_stop_words_are_those_of_scikit_learn_as_texts_are_cleaned():
+    assert set(text.stop_words("english")) == set(ENGLISH_STOP_WORDS)
+
+
+def test_stop_words_of_a_file_go_whichever_way_they_are_written(tmp_path):
+    path = tmp_path / "stop.txt"
+    path.write_text("\ufeffDon't\nL'\u00c9T\u00c9\n\nder\nDER \n", encoding="utf-8")
+    found = text.stop_words(str(path))
+    assert found == ("der", "don", "l", "t", "été")
+    removal = Removal(stop_words=found)
+    assert words_of("DON'T l'e\u0301te\u0301 Der Lampe", removal) == "lampe"
+
+
+def test_a_long_list_of_stop_words_works():
+    many = tuple(f"word{number}" for number in range(5000))
+    removal = Removal(stop_words=many)
+    assert words_of("word0 word4999 word5000 word", removal) == "word5000 word"
+
+
+def test_stop_words_that_cannot_be_had_stop_with_a_reason(tmp_path):
+    with pytest.raises(ExperimentError, match="did you mean 'english'"):
+        text.stop_words("englsh")
+    with pytest.raises(ExperimentError, match="no file that can be read"):
+        text.stop_words(str(tmp_path))
+    path = tmp_path / "stop.txt"
+    path.write_text("!!!\n", encoding="utf-8")
+    with pytest.raises(ExperimentError, match="it has none"):
+        text.stop_words(str(path))
+    path.write_bytes(b"\xff\xfe\n")
+    with pytest.raises(ExperimentError, match="UTF-8"):
+        text.stop_words(str(path))
+
+
+def test_vocabulary_holds_nothing_that_is_removed():
+    removal = Removal(digits=True, max_word_characters=5, stop_words=("the",))
+    texts = ["the lamp 12", "The lamp longer MP3"]
+    assert text.build_vocabulary(texts, 10, removal=removal) == ["lamp", "mp"]
+
+
+def test_removal_is_the_same_eager_traced_saved_and_exported(tmp_path):
+    removal = Removal(False, True, 4, ("the",))
+    words = text.WordIds([",", "lamp", "red"], max_words=3, removal=removal)
+    inputs = keras.Input((), dtype="string", name="title")
+    model = keras.Model({"title": inputs}, words(inputs))
+    batch = tf.constant(["the 3 lamp, violet RED", "the 5", ""])
+    expected = [[3, 2, 4], [0, 0, 0], [0, 0, 0]]
+    assert words(batch).numpy().tolist() == expected
+    signature = [tf.TensorSpec([None], tf.string)]
+    assert tf.function(words, signature)(batch).numpy().tolist() == expected
+    data = tf.data.Dataset.from_tensors(batch).map(words)
+    assert next(iter(data)).numpy().tolist() == expected
+    model.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    assert loaded({"title": batch}).numpy().tolist() == expected
+    root = tf.Module()
+    root.table = words.table
+    served = tf.function(lambda title: {"ids": words(title)})
+    served = served.get_concrete_function(tf.TensorSpec([None], tf.string, "title"))
+    tf.saved_model.save(root, str(tmp_path / "s"), {"serving_default": served})
+    again = tf.saved_model.load(str(tmp_path / "s"))
+    ids = again.signatures["serving_default"](title=batch)["ids"]
+    assert ids.numpy().tolist() == expected

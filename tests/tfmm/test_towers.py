@@ -1,155 +1,140 @@
+"""Claims about every tower, whatever it reads."""
+
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from keras import ops
 
 from tfmm.errors import ExperimentError
-from tfmm.losses import loss_for
 from tfmm.settings import TOWER_KINDS, ResNet50, TextCnn
 from tfmm.towers import TOWERS
-from tfmm.towers.resnet50 import resnet50
-from tfmm.towers.text_cnn import text_cnn
-
-TEXTS = [f"{a} {b}" for a in ("red", "blue") for b in ("lamp", "rug", "sofa", "bed")]
-LABELS = np.arange(8) % 4
+from tfmm.towers.output import finish, initialize
 
 
-def text_settings(**settings):
-    defaults = {
-        "model": "text_cnn",
-        "modality": "title",
-        "max_words": 5,
-        "kernel_sizes": [1, 2],
-        "filters": 8,
-        "embedding_dim": 8,
-    }
-    return TextCnn(**{**defaults, **settings})
+def settings(**own):
+    return ResNet50(model="resnet50", modality="image", image_size=32, **own)
 
 
-def image_settings(**settings):
-    return ResNet50(
-        **{"model": "resnet50", "modality": "image", "image_size": 32, **settings}
-    )
-
-
-def overfit(model, inputs, steps, rate):
-    model.compile(
-        keras.optimizers.Adam(rate),
-        loss={"logits": loss_for("single_label")},
-        jit_compile=False,
-    )
-    model.fit(inputs, {"logits": LABELS}, batch_size=8, epochs=steps, verbose=0)
-    return np.argmax(model.predict(inputs, verbose=0)["logits"], axis=1)
+def small_tower(own):
+    """A tower of three dense layers over a little image."""
+    inputs = keras.Input((4, 4, 3), name="image")
+    maps = keras.layers.Conv2D(5, 1, name="maps")(inputs)
+    hidden = keras.layers.Dense(6, "relu", name="hidden")(ops.mean(maps, (1, 2)))
+    return finish(own, inputs, hidden, num_classes=7)
 
 
 def test_every_tower_has_its_modality_and_its_builder():
     assert set(TOWERS) == set(TOWER_KINDS)
 
 
-def test_text_cnn_overfits_eight_products():
-    keras.utils.set_random_seed(0)
-    model = text_cnn(text_settings(dropout=0.0), 4, TEXTS)
-    inputs = {"title": tf.constant(TEXTS)}
-    np.testing.assert_array_equal(overfit(model, inputs, 60, 0.05), LABELS)
+def test_features_are_what_the_logits_are_made_from():
+    model = small_tower(settings())
+    images = np.random.default_rng(0).random((2, 4, 4, 3), np.float32)
+    said = model({"image": images}, training=False)
+    kernel, bias = model.get_layer("logits").get_weights()
+    expected = np.asarray(said["features"]) @ kernel + bias
+    np.testing.assert_allclose(said["logits"], expected, rtol=1e-5)
 
 
-def test_resnet50_overfits_eight_products():
-    keras.utils.set_random_seed(0)
-    model = resnet50(image_settings(batch_normalization_momentum=0.5), 4)
-    images = np.random.default_rng(0).integers(0, 255, (8, 32, 32, 3))
-    inputs = {"image": images.astype(np.float32)}
-    np.testing.assert_array_equal(overfit(model, inputs, 12, 1e-3), LABELS)
+def test_features_from_takes_an_inner_layer_and_leaves_the_logits():
+    images = np.random.default_rng(0).random((2, 4, 4, 3), np.float32)
+    keras.utils.set_random_seed(1)
+    plain = small_tower(settings())
+    keras.utils.set_random_seed(1)
+    inner = small_tower(settings(features_from="maps"))
+    said = inner({"image": images}, training=False)
+    maps = inner.get_layer("maps")(images)
+    np.testing.assert_allclose(said["features"], ops.mean(maps, (1, 2)), rtol=1e-5)
+    expected = plain({"image": images}, training=False)["logits"]
+    np.testing.assert_allclose(said["logits"], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("max_words", [2, 3, 40])
-def test_padding_does_not_change_logits(max_words):
-    batch = {"title": tf.constant(["red lamp", "rug", ""])}
-    short = text_cnn(text_settings(max_words=2), 4, TEXTS)
-    other = text_cnn(text_settings(max_words=max_words), 4, TEXTS)
-    other.set_weights(short.get_weights())
-    expected = short(batch, training=False)["logits"]
-    np.testing.assert_allclose(other(batch, training=False)["logits"], expected, 1e-6)
+def test_features_from_a_layer_that_is_not_there_names_the_nearest():
+    message = "'hiden' is none of its layers; did you mean 'hidden'"
+    with pytest.raises(ExperimentError, match=message):
+        small_tower(settings(features_from="hiden"))
 
 
-def test_text_cnn_has_the_parameters_of_paper_a():
-    texts = [" ".join(f"w{i}" for i in range(98))]
-    model = text_cnn(TextCnn(model="text_cnn", modality="title"), 7, texts)
-    embedding = (98 + 2) * 100
-    convolutions = sum(width * 100 * 128 + 128 for width in (3, 4, 5))
-    assert model.count_params() == embedding + convolutions + (384 * 7 + 7)
+def test_features_from_a_layer_without_one_vector_a_product_stop():
+    inputs = keras.Input((4, 3), name="image")
+    steps = keras.layers.Dense(5, name="each_step")(inputs)
+    own = settings(features_from="each_step")
+    with pytest.raises(ExperimentError, match="one vector or one feature map"):
+        finish(own, inputs, ops.mean(steps, 1), num_classes=7)
 
 
-def test_text_cnn_has_the_hidden_layer_of_paper_c():
-    settings = text_settings(kernel_sizes=[5], filters=200, hidden_units=170)
-    model = text_cnn(settings, 7, TEXTS)
-    assert model.output["features"].shape == (None, 170)
-    assert model.get_layer("hidden").activation is keras.activations.relu
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "float16"])
+def test_outputs_are_float32_whatever_the_policy(policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = small_tower(settings())
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert {x.dtype for x in model.output.values()} == {"float32"}
+    said = model({"image": np.ones((2, 4, 4, 3), np.float32)})
+    assert {str(x.dtype.name) for x in said.values()} == {"float32"}
 
 
-def test_resnet50_has_the_published_parameters():
-    model = resnet50(image_settings(), 7)
-    assert model.count_params() == 23_587_712 + 2048 * 7 + 7
-    assert model.output["features"].shape == (None, 2048)
-
-
-@pytest.mark.parametrize("build", [text_cnn, resnet50])
-def test_same_seed_same_weights(build):
-    settings = text_settings() if build is text_cnn else image_settings()
-    models = []
-    for _ in range(2):
-        keras.utils.set_random_seed(3)
-        models.append(build(settings, 4, TEXTS))
-    for first, second in zip(*(m.get_weights() for m in models), strict=True):
+def test_first_weights_of_paper_b_are_cut_off_at_two_deviations():
+    model = small_tower(settings())
+    kept = model.get_layer("maps").weights
+    before = [np.asarray(x).copy() for x in kept]
+    biases = [np.asarray(x) for x in model.weights if len(x.shape) == 1]
+    initialize(model, 0.01, seed=3, loaded={id(x) for x in kept})
+    for first, second in zip(before, kept, strict=True):
         np.testing.assert_array_equal(first, second)
-
-
-def test_resnet50_scales_as_its_published_weights_expect():
-    model = resnet50(image_settings(), 3)
-    images = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3))
-    images = images.astype(np.float32)
-    backbone = next(x for x in model.layers if isinstance(x, keras.Model))
-    expected = backbone(keras.applications.resnet50.preprocess_input(images.copy()))
-    features = model({"image": images}, training=False)["features"]
-    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.fixture(scope="module")
-def weights_file(tmp_path_factory):
-    keras.utils.set_random_seed(11)
-    backbone = keras.applications.ResNet50(
-        weights=None, include_top=False, input_shape=(32, 32, 3), pooling="avg"
+    drawn = np.concatenate(
+        [np.asarray(model.get_layer(x).kernel).ravel() for x in ("hidden", "logits")]
     )
-    path = tmp_path_factory.mktemp("weights") / "resnet50_notop.weights.h5"
-    backbone.save_weights(path)
-    return path, backbone
+    assert np.abs(drawn).max() <= 0.02
+    # A normal cut off at two deviations spreads 0.88 of it.
+    assert 0.006 < drawn.std() < 0.011
+    after = [np.asarray(x) for x in model.weights if len(x.shape) == 1]
+    for first, second in zip(biases, after, strict=True):
+        np.testing.assert_array_equal(first, second)
+    again = small_tower(settings())
+    initialize(again, 0.01, seed=3, loaded=set())
+    np.testing.assert_array_equal(
+        again.get_layer("logits").kernel, model.get_layer("logits").kernel
+    )
 
 
-def test_resnet50_takes_the_weights_of_a_file_and_trains_its_last_layers(weights_file):
-    path, backbone = weights_file
-    settings = image_settings(weights=str(path), trainable_layers=40)
-    model = resnet50(settings, 3)
-    inner = next(x for x in model.layers if isinstance(x, keras.Model))
-    for ours, theirs in zip(inner.weights, backbone.weights, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-    assert [x.trainable for x in inner.layers] == [False] * 136 + [True] * 40
-    images = np.random.default_rng(0).random((4, 32, 32, 3), np.float32) * 255
-    before = {w.path: np.asarray(w) for w in model.weights}
-    model.compile("sgd", loss={"logits": loss_for("single_label")}, jit_compile=False)
-    model.fit({"image": images}, {"logits": np.array([0, 1, 2, 0])}, verbose=0)
-    changed = {w.path for w in model.weights if (before[w.path] != np.asarray(w)).any()}
-    frozen = {w.path for layer in inner.layers[:136] for w in layer.weights}
-    assert frozen
-    assert not changed & frozen  # moving statistics included
-    assert {w.path for w in model.trainable_weights} & changed
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        (
+            {"stages": [{"trainable_layers": 3}]},
+            'stage 1: \'trainable_layers\' must be "all" with weights = "none"',
+        ),
+        (
+            {"stages": [{}, {"optimizer": "adam", "momentum": 0.9}]},
+            "stage 2: 'momentum' goes with rmsprop or sgd",
+        ),
+        ({"warmup_epochs": 9.0, "max_epochs": 3}, "must not exceed max_epochs = 3"),
+        ({"optimizer": "sgd", "epsilon": 0.1}, "'epsilon' does not go with sgd"),
+    ],
+)
+def test_stages_that_contradict_themselves_are_refused(own, message):
+    with pytest.raises(ValueError, match=message):
+        settings(**own)
 
 
-def test_weights_that_cannot_be_had_stop_with_a_reason(tmp_path):
-    with pytest.raises(ExperimentError, match="does not hold the weights"):
-        resnet50(image_settings(weights=str(tmp_path / "none.h5")), 3)
-    wrong = tmp_path / "wrong.weights.h5"
-    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save_weights(wrong)
-    with pytest.raises(ExperimentError, match="does not hold the weights"):
-        resnet50(image_settings(weights=str(wrong)), 3)
-    (tmp_path / "text.h5").write_text("no weights")
-    with pytest.raises(ExperimentError, match="does not hold the weights"):
-        resnet50(image_settings(weights=str(tmp_path / "text.h5")), 3)
+def test_a_stage_inherits_what_it_does_not_say():
+    own = settings(
+        weights="imagenet",
+        optimizer="rmsprop",
+        momentum=0.9,
+        epsilon=0.1,
+        learning_rate=1e-3,
+        stages=[{"trainable_layers": 0}, {"learning_rate": 1e-4, "max_epochs": 7}],
+    )
+    (first_layers, first), (second_layers, second) = own.stage_plan()
+    assert (first_layers, second_layers) == (0, "all")
+    assert (first.learning_rate, second.learning_rate) == (1e-3, 1e-4)
+    assert first.epsilon == second.epsilon == 0.1
+    assert second.max_epochs == 7
+
+
+def test_a_network_without_a_backbone_has_no_layers_to_freeze():
+    with pytest.raises(ValueError, match="needs a network with a backbone"):
+        TextCnn(model="text_cnn", modality="title", stages=[{"trainable_layers": 1}])

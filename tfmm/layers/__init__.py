@@ -1,1 +1,37 @@
-"""Layers of our own, one public layer a file."""
+"""Layers of our own, one public layer a file.
+
+`LAYERS` is what Keras must know to read our models back.
+"""
+
+import keras
+
+from tfmm.layers.category_ids import CategoryIds
+from tfmm.layers.cell_numbers import CellNumbers
+from tfmm.layers.embedding_bag import EmbeddingBag
+from tfmm.layers.grouped_convolution_2d import GroupedConvolution2D
+from tfmm.layers.max_over_time import MaxOverTime
+from tfmm.layers.ngram_ids import NgramIds
+from tfmm.layers.pool_tokens import PoolTokens
+from tfmm.layers.prior_when_absent import PriorWhenAbsent
+from tfmm.layers.squeeze_excitation import SqueezeExcitation
+from tfmm.layers.unit_features import UnitFeatures
+from tfmm.layers.without_markup import WithoutMarkup
+from tfmm.text import WordIds
+
+LAYERS = {
+    keras.saving.get_registered_name(layer): layer
+    for layer in (
+        CategoryIds,
+        CellNumbers,
+        EmbeddingBag,
+        GroupedConvolution2D,
+        MaxOverTime,
+        NgramIds,
+        PoolTokens,
+        PriorWhenAbsent,
+        SqueezeExcitation,
+        UnitFeatures,
+        WithoutMarkup,
+        WordIds,
+    )
+}

@@ -81,7 +81,7 @@ def compute(run: Run, settings: Experiment, split: str) -> dict[str, Any]:
 
 def _training(run: Run, name: str) -> dict[str, Any]:
     info = read_json(run.model_info_file(name))
-    kept = ("parameters", "epochs", "best_epoch", "seconds")
+    kept = ("parameters", "epochs", "best_epoch", "seconds", "epoch_seconds")
     return {key: info[key] for key in kept if key in info}
 
 

@@ -1,0 +1,79 @@
+"""`[catalog]`, `[modalities.NAME]` and `[export]`."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from tfmm.settings.base import Count, Name, Rate, Table, key
+
+
+class Splits(Table):
+    """`[catalog.splits]`: shares of the products; they add up to 1."""
+
+    train: Rate = key(0.7, "Share that towers are trained on.")
+    fusion: Rate = key(0.1, "Share that heads are fitted on.")
+    validation: Rate = key(0.1, "Share for stopping, calibration and thresholds.")
+    test: Rate = key(0.1, "Share that only reports look at.")
+
+    @model_validator(mode="after")
+    def _add_up(self) -> Self:
+        total = self.train + self.fusion + self.validation + self.test
+        if abs(total - 1.0) > 1e-6:
+            raise ValueError(f"splits must add up to 1. Received: {total:g}")
+        return self
+
+
+class Catalog(Table):
+    """`[catalog]`: how to read the table of products."""
+
+    task: Literal["single_label", "multi_label"] = key(
+        help="One label a product (softmax) or several (sigmoid)."
+    )
+    id: str = key("id", "Column with the product's id.")
+    labels: str = key("labels", "Column with the product's labels.")
+    group: str = key(
+        "group", "Column; products of one group share a split. Used if there."
+    )
+    split: str = key("split", "Column naming each product's split. Used if there.")
+    label_separator: Annotated[str, Field(min_length=1)] = key(
+        "|", 'Mark between labels (multi_label), or "json" for a JSON list.'
+    )
+    min_products_per_label: Count = key(1, "Labels with fewer products are left out.")
+    splits: Splits = key(Splits(), "Shares, where no split column says otherwise.")
+    max_unlabelled_rate: Rate = key(
+        0.2, "Products without a label, as a share of all; the run stops past it."
+    )
+    max_bad_image_rate: Rate = key(
+        0.1, "Images named but unreadable, as a share; the run stops past it."
+    )
+    cache_images: bool = key(
+        False,
+        "Keep decoded images in the run, so that only the first epoch decodes them: "
+        "3 x side x side bytes a product (0.15 MB at 224) for each image modality and "
+        "side. Changes no result; RUN/cache may be deleted at any time.",
+    )
+
+
+class Modality(Table):
+    """`[modalities.NAME]`: one named input of a product."""
+
+    kind: Literal["text", "image", "table"] = key(help="What the columns hold.")
+    columns: Annotated[list[str], Field(min_length=1)] = key(
+        help="Columns: texts are joined by a space; an image has one, a path; a "
+        "table's cells stay apart."
+    )
+
+    @model_validator(mode="after")
+    def _columns_fit(self) -> Self:
+        if self.kind == "image" and len(self.columns) != 1:
+            raise ValueError(
+                f"an image modality reads one column. Received: {self.columns}"
+            )
+        return self
+
+
+class Export(Table):
+    """`[export]`: what `python -m export` writes if not told otherwise."""
+
+    head: Name = key(help="The head, or the single tower, to serve.")
+    top_k: Count = key(5, "Labels in an answer; at most all of them.")
