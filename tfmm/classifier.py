@@ -77,7 +77,7 @@ class Classifier:
             reads = results.tower_inputs(settings.towers[tower])
             about = settings.modalities[reads.modality]
             self.towers[tower] = Tower(
-                results.load_model(run, settings, tower),
+                results.load_model(run, tower),
                 reads.modality,
                 reads.image_size,
                 len(about.columns) if about.kind == "table" else 0,
@@ -89,9 +89,7 @@ class Classifier:
             for modality, about in settings.modalities.items()
             if modality in used
         }
-        self.head = (
-            results.load_model(run, settings, name) if name in settings.heads else None
-        )
+        self.head = results.load_model(run, name) if name in settings.heads else None
         calibration = results.read_calibration(run, settings, name)
         self.temperature = np.float32(calibration.temperature)
         self.thresholds = np.float32(calibration.thresholds)

@@ -18,9 +18,11 @@ from tfmm.errors import RunError
 from tfmm.experiment import Experiment
 from tfmm.layers import LAYERS
 from tfmm.outputs import Outputs
+from tfmm.pretrained.camembert import CamembertTokens
+from tfmm.pretrained.flaubert import FlaubertTokens
+from tfmm.pretrained.text_tokens import TextTokens
 from tfmm.run import Run, fingerprint, read_json
 from tfmm.settings import Augmentation, Training
-from tfmm.towers import KERAS_HUB_TOWERS
 
 
 def model_fingerprint(run: Run, settings: Experiment, name: str) -> str:
@@ -126,17 +128,20 @@ def tower_inputs(tower: Training) -> Inputs:
     )
 
 
-def load_model(run: Run, settings: Experiment, name: str) -> keras.Model:
+# What Keras must know to read our models back.
+OWN_LAYERS = LAYERS | {
+    keras.saving.get_registered_name(layer): layer
+    for layer in (CamembertTokens, FlaubertTokens, TextTokens)
+}
+
+
+def load_model(run: Run, name: str) -> keras.Model:
     """The trained tower or head; `RunError` if it is not there."""
     path = run.model_file(name)
     if not path.exists():
         raise RunError(f"{path}: no such model; run tfmm.fit --resume")
     try:
-        if settings.model_settings(name).model in KERAS_HUB_TOWERS:
-            import keras_hub  # makes its layers known to Keras; takes seconds
-
-            assert keras_hub.__version__
-        return keras.saving.load_model(path, custom_objects=LAYERS, compile=False)
+        return keras.saving.load_model(path, custom_objects=OWN_LAYERS, compile=False)
     except (ValueError, OSError, KeyError, BadZipFile) as error:
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise RunError(f"{path}: damaged: {line}") from None

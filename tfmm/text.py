@@ -44,6 +44,26 @@ ENTITIES = (
 )
 
 
+def without_markup(texts: tf.Tensor) -> tf.Tensor:
+    """Texts without HTML: the words, case and signs stay as they are.
+
+    Bytes that are no UTF-8 become U+FFFD; tags become a space; the entities in
+    `ENTITIES` become their letters, others a space.
+
+    Args:
+        texts: string tensor of any shape.
+
+    Returns:
+        string tensor of the same shape, UTF-8.
+    """
+    texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
+    texts = tf.strings.regex_replace(texts, r"<[A-Za-z/!][^<>]*>", " ")
+    for pattern, replacement in ENTITIES:
+        texts = tf.strings.regex_replace(texts, pattern, replacement)
+    texts = tf.strings.regex_replace(texts, r"&#?[A-Za-z0-9]{2,8};", " ")
+    return texts
+
+
 def clean(texts: tf.Tensor, keep_punctuation: bool = False) -> tf.Tensor:
     """Lower-case words with single spaces between them.
 
@@ -63,12 +83,7 @@ def clean(texts: tf.Tensor, keep_punctuation: bool = False) -> tf.Tensor:
         string tensor of the same shape, UTF-8.
     """
     symbols = r"\p{P}\p{S}" if keep_punctuation else r"\p{So}"
-    texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
-    texts = tf.strings.regex_replace(texts, r"<[A-Za-z/!][^<>]*>", " ")
-    for pattern, replacement in ENTITIES:
-        texts = tf.strings.regex_replace(texts, pattern, replacement)
-    texts = tf.strings.regex_replace(texts, r"&#?[A-Za-z0-9]{2,8};", " ")
-    texts = tf_text.case_fold_utf8(texts)
+    texts = tf_text.case_fold_utf8(without_markup(texts))
     unwanted = rf"[^\p{{L}}\p{{M}}\p{{N}}{symbols}]+|\x{{FE0F}}"
     texts = tf.strings.regex_replace(texts, unwanted, " ")
     texts = tf.strings.regex_replace(texts, rf"([{symbols}])", r" \1 ")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import keras
 import numpy as np
@@ -55,6 +55,7 @@ def train(
     epoch_data: Callable[[int], tf.data.Dataset],
     validate: Callable[[], dict[str, float]],
     places: Places,
+    steps_per_call: int = 1,
 ) -> dict:
     """Trains `model` in place and leaves it with the weights of its best epoch.
 
@@ -76,6 +77,7 @@ def train(
         validate: Measures the model as it is: `settings.monitor` and what else is to
             be logged. `loss` is taken as better when lower.
         places: Where files go; a checkpoint found there is continued.
+        steps_per_call: Updates between two looks at the rate and the progress bar.
 
     Returns:
         `epochs`, `best_epoch`, `halvings` (of the last stage), `best` (the figures of
@@ -102,7 +104,12 @@ def train(
         set_trainable(model, trainable_layers)
         rule = made.optimizer or optimizer(optimization)
         made.optimizer = rule
-        model.compile(optimizer=rule, loss={"logits": loss}, jit_compile=False)
+        model.compile(
+            optimizer=rule,
+            loss={"logits": loss},
+            steps_per_execution=steps_per_call,
+            jit_compile=False,
+        )
         if not rule.built:
             rule.build(model.trainable_variables)
         while not made.stage_is_over(optimization):
@@ -300,10 +307,17 @@ def _reset_random_layers(model: keras.Model, seed: int, epoch: int) -> None:
 
 
 def _save(path: Path, variables: list, state: dict) -> None:
-    arrays = {f"v{i}": variable.numpy() for i, variable in enumerate(variables)}
+    """Writes an .npz, one array at a time: a table of 2,000,000 rows is large."""
     text = np.frombuffer(json.dumps(state).encode(), np.uint8)
-    with replacing(path) as partial, partial.open("wb") as file:
-        np.savez(file, state=text, **arrays)
+    with replacing(path) as partial, ZipFile(partial, "w") as file:
+        _write_array(file, "state", text)
+        for i, variable in enumerate(variables):
+            _write_array(file, f"v{i}", np.asarray(variable.numpy()))
+
+
+def _write_array(file: ZipFile, name: str, array: np.ndarray) -> None:
+    with file.open(f"{name}.npy", "w", force_zip64=True) as part:
+        np.lib.format.write_array(part, array, allow_pickle=False)
 
 
 def _load(path: Path, variables: list) -> None:

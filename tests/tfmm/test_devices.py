@@ -95,7 +95,7 @@ def test_what_half_precision_trained_is_kept_and_answers_in_float32(
     assert curve(run) != curve(one_device)
     np.testing.assert_allclose(curve(run), curve(one_device), rtol=0.1)
     place = Run(run)
-    model = results.load_model(place, place.read_experiment(), "title")
+    model = results.load_model(place, "title")
     assert {layer.compute_dtype for layer in model.layers[1:]} <= {"float32", "int32"}
     logits = np.load(place.outputs / "title" / "test" / "logits.npy")
     assert logits.dtype == np.float32

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from tfmm.text import ENTITIES
+from tfmm.text import without_markup
 
 
 @keras.saving.register_keras_serializable(package="tfmm")
@@ -33,12 +33,7 @@ class WithoutMarkup(keras.layers.Layer):
     """
 
     def call(self, inputs):
-        texts = tf.strings.unicode_transcode(inputs, "UTF-8", "UTF-8", errors="replace")
-        texts = tf.strings.regex_replace(texts, r"<[A-Za-z/!][^<>]*>", " ")
-        for pattern, replacement in ENTITIES:
-            texts = tf.strings.regex_replace(texts, pattern, replacement)
-        texts = tf.strings.regex_replace(texts, r"&#?[A-Za-z0-9]{2,8};", " ")
-        texts = tf_text.normalize_utf8(texts, "NFC")
+        texts = tf_text.normalize_utf8(without_markup(inputs), "NFC")
         texts = tf.strings.regex_replace(texts, r"[\s\x0b\x{85}\p{Z}]+", " ")
         return tf.strings.strip(texts)
 

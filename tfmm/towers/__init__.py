@@ -32,6 +32,3 @@ TOWERS = {
     "transformer": transformer,
     "vgg16": vgg16,
 }
-
-# Towers with layers of keras-hub, which is imported only where it is needed.
-KERAS_HUB_TOWERS = ("keras_hub_image", "transformer")

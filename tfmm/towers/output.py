@@ -101,7 +101,7 @@ def initialize(model: keras.Model, stddev: float, seed: int, loaded: set[int]) -
         if len(weight.shape) < 2 or id(weight) in loaded:
             continue
         draw = np.random.default_rng((seed, position))
-        values = draw.normal(size=weight.shape)
+        values = draw.standard_normal(weight.shape, np.float32)
         while (outside := np.abs(values) > 2.0).any():
-            values[outside] = draw.normal(size=int(outside.sum()))
-        weight.assign((values * stddev).astype(np.float32))
+            values[outside] = draw.standard_normal(int(outside.sum()), np.float32)
+        weight.assign(values * np.float32(stddev))
