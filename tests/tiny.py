@@ -32,9 +32,10 @@ learning_rate = 0.05
 batch_size = 8
 max_epochs = 4
 [towers.image]
-model = "resnet50"
+model = "compact_cnn"
 modality = "image"
 image_size = 32
+widths = [8, 16]
 augmentation = { flip = true }
 batch_size = 16
 max_epochs = 1

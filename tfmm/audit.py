@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfmm import cells, image, outputs
+from tfmm import cells, image, outputs, text
 from tfmm.catalog import BadImage, Catalog
 from tfmm.catalog import load as load_catalog
-from tfmm.errors import CatalogError, ExperimentError
+from tfmm.errors import CatalogError, ExperimentError, did_you_mean
 from tfmm.experiment import Experiment
 from tfmm.progress import progress, say
 from tfmm.run import Run, replacing, write_json
-from tfmm.settings import SPLITS
+from tfmm.settings import SPLITS, Tower
 
 CHECK_BATCH = 4096
 NUM_SAMPLES = 8
@@ -30,17 +30,13 @@ def audit(settings: Experiment, path: Path, images: Path | None) -> Catalog:
         The catalog, with images that cannot be used turned into missing ones.
 
     Raises:
-        ExperimentError: If a tower's weights file is not there.
+        ExperimentError: If a file that a tower names is not there, or its preset is
+            neither a folder nor known to keras-hub.
         CatalogError: For what `tfmm.catalog.load` refuses, more bad images than
             `max_bad_image_rate` allows, or a split that is needed and empty.
     """
     for name, tower in settings.towers.items():
-        weights = getattr(tower, "weights", "none")
-        if weights not in ("none", "imagenet") and not Path(weights).is_file():
-            raise ExperimentError(
-                f'[towers.{name}] weights: expected "none", "imagenet" or the path '
-                f"of a file. Received: {weights!r}"
-            )
+        _check_files(name, tower)
     catalog = check_inputs(load_catalog(path, settings, images))
     named = sum(bool(p) for paths in catalog.images.values() for p in paths)
     named += len(catalog.bad_images)
@@ -73,6 +69,37 @@ def audit(settings: Experiment, path: Path, images: Path | None) -> Catalog:
             f"the split column says; the first: {catalog.split_groups[0]}"
         )
     return catalog
+
+
+# What the keys that name files may hold besides a path.
+WORDS = {"weights": ("none", "imagenet", "preset"), "embedding": ("random",)}
+
+
+def _check_files(name: str, tower: Tower) -> None:
+    for key, words in WORDS.items():
+        value = getattr(tower, key, words[0])
+        if value not in words and not Path(value).is_file():
+            allowed = ", ".join(f'"{word}"' for word in words if word != "preset")
+            raise ExperimentError(
+                f"[towers.{name}] {key}: expected {allowed} or the path of a file. "
+                f"Received: {value!r}"
+            )
+    if "stop_words" in getattr(tower, "remove", ()):
+        try:
+            text.stop_words(tower.stop_words)
+        except ExperimentError as error:
+            raise ExperimentError(f"[towers.{name}] {error}") from None
+    preset = getattr(tower, "preset", "")
+    if preset and not Path(preset).is_dir() and "://" not in preset:
+        import keras_hub  # slow, and needed for such names only
+
+        known = keras_hub.models.Backbone.presets
+        if preset not in known:
+            near = did_you_mean(preset, known)
+            raise ExperimentError(
+                f"[towers.{name}] preset: expected a folder or a preset of keras-hub. "
+                f"Received: {preset!r}" + (near if near.startswith("; did") else "")
+            )
 
 
 def check_inputs(catalog: Catalog) -> Catalog:

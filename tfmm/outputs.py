@@ -8,7 +8,7 @@ outputs/MODEL/SPLIT/store.json      the fingerprint and the shapes
 outputs/targets/SPLIT.npy           (n, C) float32 or (n,) int32; past 1,000
                                     labels of multi_label SPLIT.npz (SciPy CSR)
 outputs/targets/SPLIT.json          the catalog's fingerprint
-    outputs/targets/SPLIT.groups.npy    (n,)    int32, the same for one group
+outputs/targets/SPLIT.groups.npy    (n,)    int32, the same for one group
 """
 
 from collections.abc import Iterable

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmm import calibration, metrics, outputs
+from tfmm import calibration, image, metrics, outputs
 from tfmm.calibration import Calibration
 from tfmm.dataset import Inputs
 from tfmm.errors import RunError
@@ -33,7 +33,9 @@ def model_fingerprint(run: Run, settings: Experiment, name: str) -> str:
         modality = settings.modalities[own["modality"]].model_dump(mode="json")
         catalog = shared[2]["fingerprint"]
         files = run.read_info()["weights_files"].get(name, "")
-        return fingerprint("tower", shared[:2], catalog, own, modality, files)
+        # Other pixels than a tower was trained on make it another tower.
+        decoder = image.DECODER_VERSION if modality["kind"] == "image" else 0
+        return fingerprint("tower", shared[:2], catalog, own, modality, files, decoder)
     towers = [
         [tower, model_fingerprint(run, settings, tower), weights_hash(run, tower)]
         for tower in own["towers"]

@@ -51,7 +51,14 @@ LIBRARIES = (
     "tensorflow-serving-api",
     "matplotlib",
     "pydantic",
+    "keras-hub",
+    "sentencepiece",
+    "safetensors",
+    "h5py",
 )
+
+# What settings that name a file may hold instead of a path.
+NOT_PATHS = ("none", "imagenet", "preset", "random", "english")
 
 
 # What a run holds at its top; a folder with anything else is somebody's own.
@@ -127,7 +134,7 @@ def _hash_of_files(tower: Any) -> str:
     named = {
         key: Path(value)
         for key in ("weights", "embedding", "stop_words", "preset")
-        if (value := getattr(tower, key, ""))
+        if (value := getattr(tower, key, "")) and value not in NOT_PATHS
     }
     found = {}
     for key, path in named.items():

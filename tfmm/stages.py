@@ -50,10 +50,12 @@ def check(settings: Experiment, catalog: Catalog) -> None:
     for name in (*settings.towers, *settings.heads):
         own = settings.model_settings(name)
         if isinstance(own, Training):
-            rows = catalog.rows("train")
-            loss_for(
-                settings.catalog.task, own, catalog.label_names, catalog.targets(rows)
-            )
+            targets = catalog.targets(catalog.rows("train"))
+            try:
+                loss_for(settings.catalog.task, own, catalog.label_names, targets)
+            except ExperimentError as error:
+                table = "towers" if name in settings.towers else "heads"
+                raise ExperimentError(f"[{table}.{name}] {error}") from None
         if getattr(own, "devices", 1) > len(here):
             raise ExperimentError(
                 f"[towers.{name}] devices = {own.devices} is more than this machine "
@@ -111,7 +113,11 @@ def fit_tower(run: Run, settings: Experiment, catalog: Catalog, name: str) -> No
                     whole(epoch), len(rows), tower.batch_size, tower.devices
                 )
 
-        trained = model if prepare is None else layers["network"]
+        trained = model
+        if prepare is not None:
+            # A model of its own, or the network would be saved with an optimiser.
+            network = layers["network"]
+            trained = keras.Model(network.input, network.output)
         with strategy.scope():
             result = _train(
                 *(run, settings, name, mark, trained, catalog.targets(rows)),
@@ -151,6 +157,8 @@ def _build(
         model = TOWERS[tower.model](
             tower, len(catalog.label_names), list(training_texts)
         )
+    except ExperimentError as error:
+        raise ExperimentError(f"[towers.{name}] {error}") from None
     finally:
         keras.config.set_dtype_policy(before)
     if tower.initializer_stddev:

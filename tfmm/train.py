@@ -296,14 +296,18 @@ def weights_hash(model: keras.Model) -> str:
 
 
 def _reset_random_layers(model: keras.Model, seed: int, epoch: int) -> None:
-    """Sets every dropout's random state from the seed and the epoch.
+    """Sets every layer's random state, and the global one, from the seed and the epoch.
 
     Keras keeps that state out of its checkpoints.
     """
-    layers = [x for x in model._flatten_layers() if hasattr(x, "seed_generator")]
-    for position, layer in enumerate(layers):
+    generators = [
+        x for layer in model._flatten_layers() for x in layer._seed_generators
+    ]
+    for position, generator in enumerate(generators):
         draw = np.random.default_rng((seed, epoch, position)).integers(2**31, size=2)
-        layer.seed_generator.state.assign(draw.astype("uint32"))
+        generator.state.assign(draw.astype("uint32"))
+    draw = np.random.default_rng((seed, epoch)).integers(2**31)
+    keras.utils.set_random_seed(int(draw))
 
 
 def _save(path: Path, variables: list, state: dict) -> None:

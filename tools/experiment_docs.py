@@ -13,7 +13,7 @@ FILE = Path(__file__).resolve().parent.parent / "docs" / "experiment.md"
 
 HEAD = """# Every key of an experiment file
 
-Made from `tfmm/settings.py` by `python tools/experiment_docs.py`; a test keeps the
+Made from `tfmm/settings/` by `python tools/experiment_docs.py`; a test keeps the
 two equal. A key without a default must be given. Any key can be set on the command
 line: `--set towers.title.filters=64`. Values are TOML; what is no TOML value is taken
 as text.

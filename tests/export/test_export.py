@@ -57,10 +57,13 @@ def test_a_bundle_holds_what_the_design_says(bundle, fitted):
     assert not list(bundle.parent.glob(".*"))
 
 
-def test_every_weight_is_stored_once(bundle):
+def test_every_weight_is_stored_once(bundle, fitted):
     size = (bundle / "variables" / "variables.data-00000-of-00001").stat().st_size
-    network = 4 * (23_587_712 + 2048 * 4 + 4)
-    assert network < size < 1.05 * network
+    models = ("title", "image", "policy")
+    infos = [json.loads(Run(fitted).model_info_file(x).read_text()) for x in models]
+    parameters = sum(info["parameters"] for info in infos)
+    assert parameters > 5_000
+    assert 4 * parameters <= size < 4 * parameters * 1.3
 
 
 def test_signatures_are_those_of_the_design(served):
@@ -308,3 +311,21 @@ def test_a_head_that_is_not_there_is_refused(fitted, tmp_path):
     assert done.returncode == 2
     assert "did you mean 'policy'" in done.stderr
     assert not (tmp_path / "m").exists()
+
+
+def test_a_tower_whose_network_was_trained_alone_is_exported(
+    tmp_path, catalog_file, experiment_file
+):
+    tower = '{ model = "fasttext", modality = "title", buckets = 50, max_epochs = 2 }'
+    words = [
+        *("-m", "tfmm.fit", experiment_file, "--catalog", catalog_file),
+        *("--run", tmp_path / "run", "--set", f"towers.title={tower}"),
+        *("--set", "towers.image.max_epochs=1", "--only", "audit", "--only", "towers"),
+    ]
+    done = command(*words)
+    assert done.returncode == 0, done.stderr
+    models = tmp_path / "models"
+    done = command("-m", "export", tmp_path / "run", "--to", models, "--head", "title")
+    assert done.returncode == 0, done.stderr
+    done = command("-m", "export.verify", models / "1")
+    assert done.returncode == 0, done.stderr

@@ -236,8 +236,8 @@ REFUSED = {
         "Received: [1, 17]"
     ),
     "towers.image.trainable_layers=3": (
-        '[towers.image] \'trainable_layers\' must be "all" with weights = "none", or '
-        "random layers stay frozen. Received: 3"
+        "[towers.image] 'trainable_layers' must be \"all\" where no weights are "
+        "loaded, or random layers stay frozen. Received: 3"
     ),
     "heads.policy.activations=[]": (
         "[heads.policy] 'activations' needs one entry for each of the 1 hidden_units. "

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -261,15 +262,32 @@ def test_heads_may_be_fitted_on_validation(fitted, tmp_path):
     assert results.read_outputs(place, settings, "policy", "test").logits.shape[1] == 4
 
 
-def test_a_weights_file_that_is_not_there_stops_before_any_work(
-    tmp_path, experiment_file, catalog_file
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (
+            "towers.image",
+            '{ model = "resnet50", modality = "image", weights = "nowhere.h5" }',
+        ),
+        ("towers.title.embedding", "nowhere.vec"),
+        (
+            "towers.title",
+            '{ model = "transformer", modality = "title", preset = "bert_tyni_en" }',
+        ),
+    ],
+)
+def test_a_file_that_is_not_there_stops_before_any_work(
+    tmp_path, experiment_file, catalog_file, key, value
 ):
     done = fit(
         *(experiment_file, "--catalog", catalog_file, "--run", tmp_path / "run"),
-        *("--set", "towers.image.weights=nowhere.h5"),
+        *("--set", f"{key}={value}"),
     )
     assert done.returncode == 2
-    assert "[towers.image] weights: expected" in done.stderr
+    name = key.split(".")[1]
+    assert re.search(
+        rf"\[towers\.{name}\] (weights|embedding|preset): expected", done.stderr
+    )
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "run").exists()
 

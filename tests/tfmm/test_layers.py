@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tfmm.layers.max_over_time import MaxOverTime
+from tfmm.layers.pool_tokens import PoolTokens
 from tfmm.layers.prior_when_absent import PriorWhenAbsent
 from tfmm.layers.unit_features import UnitFeatures
 
@@ -18,6 +19,14 @@ BENCH = {
             np.array([[4, 5, 6, 0], [3, 0, 0, 0]], np.int32),
         ],
         (2, 5),
+    ),
+    "PoolTokens": (
+        lambda dtype: PoolTokens("mean", dtype=dtype),
+        [
+            np.random.default_rng(0).random((2, 3, 4), np.float32),
+            np.array([[1, 1, 0], [1, 0, 0]], np.int32),
+        ],
+        (2, 4),
     ),
     "PriorWhenAbsent": (
         lambda dtype: PriorWhenAbsent([0.5, -0.5, 0.0], dtype=dtype),

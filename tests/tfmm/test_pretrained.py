@@ -252,3 +252,13 @@ def test_a_setting_may_have_two_names(tmp_path):
     assert Folder(path).setting("n_words", "vocab_size") == 7
     with pytest.raises(ExperimentError, match="key 'n_wrds'; did you mean 'n_words'"):
         Folder(path).setting("n_wrds")
+
+
+def test_only_a_line_break_ends_a_token(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "vocab.txt").write_text("a\u2028b\n\u0085\nc\n", encoding="utf-8")
+    with Folder(tmp_path) as folder:
+        assert folder.lines("vocab.txt") == ["a\u2028b", "\u0085", "c"]
+        (tmp_path / "vocab.txt").write_bytes(b"\xff\xfe")
+        with pytest.raises(ExperimentError, match="expected text in UTF-8"):
+            folder.lines("vocab.txt")

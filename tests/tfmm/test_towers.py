@@ -104,7 +104,7 @@ def test_first_weights_of_paper_b_are_cut_off_at_two_deviations():
     [
         (
             {"stages": [{"trainable_layers": 3}]},
-            'stage 1: \'trainable_layers\' must be "all" with weights = "none"',
+            "stage 1: 'trainable_layers' must be \"all\" where no weights are loaded",
         ),
         (
             {"stages": [{}, {"optimizer": "adam", "momentum": 0.9}]},

@@ -153,11 +153,16 @@ def _pretrained(
     said = folder.json("tokenizer_config.json", needed=False)
     lowercase = said.get("do_lower_case", True)
     strip_accents = said.get("strip_accents")
-    vocabulary = folder.file("vocab.txt").read_text(encoding="utf-8").splitlines()
+    vocabulary = folder.lines("vocab.txt")
     if missing := set(SPECIAL_TOKENS) - set(vocabulary):
         raise ExperimentError(
             f"{folder.path / 'vocab.txt'}: expected a token a line, "
             f"{', '.join(sorted(missing))} among them"
+        )
+    if len(vocabulary) > sizes.vocabulary:
+        raise ExperimentError(
+            f"{folder.path / 'vocab.txt'}: expected {sizes.vocabulary} tokens at most, "
+            f"as config.json says. Received: {len(vocabulary)}"
         )
     # keras-hub's lower case is NFKC_Casefold, which makes m2 of m².
     tokenizer = keras_hub.tokenizers.BertTokenizer(

@@ -74,6 +74,15 @@ class Folder:
             )
         return path
 
+    def lines(self, name: str) -> list[str]:
+        """The lines of a text file that must be there; only `\\n` ends one."""
+        path = self.file(name)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ExperimentError(f"{path}: expected text in UTF-8: {error}") from None
+        return text.removesuffix("\n").split("\n")
+
     def json(self, name: str, needed: bool = True) -> dict[str, Any]:
         """What a JSON file holds; nothing if it is not there and not needed."""
         if not needed and not (self.path / name).exists():

@@ -30,10 +30,11 @@ def roberta(folder: Folder, load_weights: bool) -> Pretrained:
     import keras_hub  # slow; see the package
 
     vocabulary = folder.json("vocab.json")
-    merges = folder.file("merges.txt").read_text(encoding="utf-8").splitlines()
+    merges = [x for x in folder.lines("merges.txt") if x and x[:8] != "#version"]
     try:
         tokenizer = keras_hub.tokenizers.RobertaTokenizer(
-            vocabulary, [line for line in merges if not line.startswith("#version")]
+            vocabulary,
+            [line for line in merges if line and not line.startswith("#version")],
         )
     except ValueError as error:
         raise ExperimentError(

@@ -103,18 +103,6 @@ class Backbone(ImageTower):
     def loaded_layer(self) -> str:
         return "" if self.weights == "none" else "backbone"
 
-    @model_validator(mode="after")
-    def _frozen_needs_weights(self) -> Self:
-        if self.weights == "none":
-            for number, (layers, _) in enumerate(self.stage_plan(), start=1):
-                if layers != "all":
-                    where = f"stage {number}: " if self.stages else ""
-                    raise ValueError(
-                        f"{where}'trainable_layers' must be \"all\" with weights = "
-                        f'"none", or random layers stay frozen. Received: {layers}'
-                    )
-        return self
-
 
 class ResNet50(Backbone):
     """`model = "resnet50"`: the image tower of paper C."""
@@ -147,6 +135,18 @@ class SeResNeXt50(Backbone):
     """`model = "se_resnext50"`: the image tower of paper D."""
 
     model: Literal["se_resnext50"] = key(help="The network.")
+    weights: str = key(
+        "none", '"none", or the path of a .weights.h5 or PyTorch\'s .safetensors.'
+    )
+
+    @model_validator(mode="after")
+    def _nobody_publishes_weights(self) -> Self:
+        if self.weights == "imagenet":
+            raise ValueError(
+                "se_resnext50 has no weights = 'imagenet' for Keras; give the path of "
+                "a .weights.h5 or of PyTorch's .safetensors"
+            )
+        return self
 
 
 class KerasHubImage(Backbone):

@@ -104,7 +104,9 @@ class FastText(Tower):
     max_epochs: Count = key(25, "Training stops here at the latest.")
     batch_size: Count = key(64, "Products an update.")
     embedding_dim: Count = key(100, "Size of a vector.")
-    buckets: Count = key(2_000_000, "Buckets that n-grams are hashed to.")
+    buckets: Annotated[int, Field(ge=1, le=1_000_000_000)] = key(
+        2_000_000, "Buckets that n-grams are hashed to."
+    )
     min_word_count: Count = key(
         1, "Words seen less often in training have no vector of their own."
     )

@@ -95,7 +95,9 @@ class Training(Optimization):
 
     batch_size: Count = key(32, "Products an update.")
     monitor: Literal["top1", "micro_f1", "macro_f1", "loss"] = key(
-        "top1", "Validation figure that decides what is better."
+        "top1",
+        "Validation figure that decides what is better; loss is the one without "
+        "weights and smoothing.",
     )
     positive_weight: Positive | dict[str, Positive] = key(
         1.0,
@@ -149,7 +151,13 @@ class Tower(Training):
                 f"'devices' must not exceed batch_size = {self.batch_size}. "
                 f"Received: {self.devices}"
             )
-        self.stage_plan()
+        for number, (layers, _) in enumerate(self.stage_plan(), start=1):
+            if layers != "all" and not self.loaded_layer:
+                where = f"stage {number}: " if self.stages else ""
+                raise ValueError(
+                    f"{where}'trainable_layers' must be \"all\" where no weights are "
+                    f"loaded, or random layers stay frozen. Received: {layers}"
+                )
         return self
 
     @property

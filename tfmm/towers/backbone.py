@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from zipfile import BadZipFile
 
 import keras
 import numpy as np
@@ -66,9 +67,9 @@ def load_file(settings: Backbone, network: keras.Model, title: str) -> None:
     try:
         with warnings.catch_warnings():
             # Keras only warns of layers that it leaves as they are.
-            warnings.simplefilter("error")
+            warnings.simplefilter("error", UserWarning)
             network.load_weights(settings.weights)
-    except (ValueError, OSError, KeyError, UserWarning) as error:
+    except (ValueError, OSError, KeyError, UserWarning, BadZipFile) as error:
         raise ExperimentError(
             f"{settings.model}: {settings.weights} does not hold the weights of "
             f"{title}: {first_line(error)}"

@@ -64,11 +64,6 @@ def se_resnext50(
     inputs = keras.Input(shape=(size, size, 3), name=settings.modality)
     mean = np.array(IMAGENET_MEAN_RGB, np.float32) * 255
     scaled = (inputs - mean) / (np.array(IMAGENET_STDDEV_RGB, np.float32) * 255)
-    if settings.weights == "imagenet":
-        raise ExperimentError(
-            "se_resnext50: there are no weights = 'imagenet' for Keras; give the path "
-            "of a .weights.h5 or of PyTorch's .safetensors"
-        )
     if settings.weights.endswith(".safetensors"):
         network = _network(size)
         _load_safetensors(network, settings.weights)

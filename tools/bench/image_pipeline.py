@@ -14,11 +14,11 @@ takes the products of a catalog that have a JPEG and times epochs of
 
 They take turns in an order drawn anew for each round, so that whatever else the machine
 does meets all of them. All run with TensorFlow's deterministic operations, as training
-does. `epoch` is the time of a whole
-epoch, `start` the part of it until the first batch (it does not grow with the catalog),
-`images/s` the speed from then on, `CPU` the processor time of an image from then on,
-which other processes disturb less. Figures are the best of the rounds, since other
-work only ever makes them worse; ratios are those of the figures.
+does. `epoch` is the time of a whole epoch, `start` the part of it until the first batch
+(it does not grow with the catalog), `images/s` the speed from then on, `CPU` the
+processor time of an image from then on, which other processes disturb less. Figures
+are the best of the rounds, since other work only ever makes them worse; ratios are
+those of the figures.
 
 Files are read from the system's page cache: a round that is not counted goes first.
 """
