@@ -523,7 +523,7 @@ def test_imagenets_weights_that_cannot_be_had_stop_with_a_reason(name, no_networ
 
 
 def test_se_resnext50_has_no_imagenet_weights_to_download():
-    with pytest.raises(ExperimentError, match="give the path of a"):
+    with pytest.raises(ValueError, match="give the path of a"):
         build("se_resnext50", weights="imagenet")
 
 

@@ -32,10 +32,7 @@ def roberta(folder: Folder, load_weights: bool) -> Pretrained:
     vocabulary = folder.json("vocab.json")
     merges = [x for x in folder.lines("merges.txt") if x and x[:8] != "#version"]
     try:
-        tokenizer = keras_hub.tokenizers.RobertaTokenizer(
-            vocabulary,
-            [line for line in merges if line and not line.startswith("#version")],
-        )
+        tokenizer = keras_hub.tokenizers.RobertaTokenizer(vocabulary, merges)
     except ValueError as error:
         raise ExperimentError(
             f"{folder.path}: vocab.json and merges.txt do not fit: {error}"
