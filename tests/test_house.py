@@ -23,7 +23,7 @@ ORDER = (
     ("catalog",),
     ("text", "image", "augmentation", "character_noise"),
     ("vectors", "image_cache", "cells"),
-    ("dataset", "prepared"),
+    ("dataset", "prepared", "head_data"),
     ("layers", "metrics"),
     ("losses", "optimizers", "schedule", "pretrained"),
     ("towers", "heads"),

@@ -1,6 +1,5 @@
 """The stages that fit and search both call: one tower, one head."""
 
-from collections.abc import Iterator
 from itertools import chain
 
 import keras
@@ -22,6 +21,7 @@ from tfmm.catalog import Catalog
 from tfmm.dataset import Inputs
 from tfmm.errors import ExperimentError, RunError
 from tfmm.experiment import Experiment
+from tfmm.head_data import array_batches, hide_towers, take
 from tfmm.heads import HEADS
 from tfmm.heads.inputs import TowerShape
 from tfmm.losses import loss_for
@@ -193,8 +193,8 @@ def fit_head(run: Run, settings: Experiment, name: str) -> None:
             held_out, held_out_targets = inputs, targets
             if fit_on == "validation":
                 rows, rest = _cut_validation(run, settings)
-                held_out, held_out_targets = _take(inputs, rest), targets[rest]
-                inputs, targets = _take(inputs, rows), targets[rows]
+                held_out, held_out_targets = take(inputs, rest), targets[rest]
+                inputs, targets = take(inputs, rows), targets[rows]
             else:
                 held_out, _ = results.head_inputs(run, settings, name, "validation")
                 held_out_targets, _ = outputs.read_targets(run.outputs, "validation")
@@ -202,13 +202,16 @@ def fit_head(run: Run, settings: Experiment, name: str) -> None:
 
             def validate() -> dict[str, float]:
                 logits = np.concatenate(
-                    [predict(batch)["logits"] for batch in _array_batches(held_out)]
+                    [
+                        predict(batch)["logits"]
+                        for batch in array_batches(held_out, PREDICT_BATCH)
+                    ]
                 )
                 return metrics.quick_measures(task, held_out_targets, logits)
 
             def epoch_data(epoch: int) -> tf.data.Dataset:
                 seed = (settings.seed, epoch)
-                seen = _hide_towers(inputs, head.modality_dropout, seed)
+                seen = hide_towers(inputs, head.modality_dropout, seed)
                 return dataset.arrays_epoch(seen, targets, head.batch_size, seed)
 
             result = _train(
@@ -261,7 +264,8 @@ def _write_outputs(
         else:
             inputs, ids = results.head_inputs(run, settings, name, stored_as)
             present = np.any([x["present"] for x in inputs.values()], axis=0)
-            batches = _array_batches(_take(inputs, np.flatnonzero(present)))
+            some = take(inputs, np.flatnonzero(present))
+            batches = array_batches(some, PREDICT_BATCH)
         if not len(ids):
             continue
         if predict is None:
@@ -378,34 +382,3 @@ def _is_fitted(run: Run, name: str, mark: str) -> bool:
         say(f"{name}: {model} is lost or damaged; fitting it again")
         return False
     return True
-
-
-def _take(inputs: dict, rows: np.ndarray) -> dict:
-    return tf.nest.map_structure(lambda array: array[rows], inputs)
-
-
-def _array_batches(inputs: dict) -> Iterator[dict]:
-    count = len(next(iter(inputs.values()))["present"])
-    for start in range(0, count, PREDICT_BATCH):
-        yield _take(inputs, np.arange(start, min(start + PREDICT_BATCH, count)))
-
-
-def _hide_towers(inputs: dict, rate: float, seed: tuple[int, int]) -> dict:
-    """Hides each tower from a random share of the products; never the last one."""
-    if not rate:
-        return inputs
-    present = np.stack([x["present"] for x in inputs.values()], axis=1)
-    draws = np.random.default_rng((*seed, 2)).random(present.shape)
-    kept = present & (draws >= rate)
-    # Where all would be hidden, the one with the greatest draw stays.
-    luckiest = np.argmax(np.where(present, draws, -1.0), axis=1)
-    none = present.any(axis=1) & ~kept.any(axis=1)
-    kept[none, luckiest[none]] = True
-    return {
-        tower: {
-            "features": values["features"] * kept[:, position, None],
-            "logits": values["logits"] * kept[:, position, None],
-            "present": kept[:, position],
-        }
-        for position, (tower, values) in enumerate(inputs.items())
-    }

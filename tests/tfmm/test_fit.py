@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tiny import command
 
-from tfmm import catalog, experiment, outputs, results, stages
+from tfmm import catalog, experiment, head_data, outputs, results, stages
 from tfmm.errors import RunError
 from tfmm.run import Run
 
@@ -241,13 +241,13 @@ def test_hiding_towers_never_hides_the_last_one():
             ("b", np.arange(500) % 2 == 0),
         )
     }
-    hidden = stages._hide_towers(inputs, 0.6, (0, 1))
+    hidden = head_data.hide_towers(inputs, 0.6, (0, 1))
     present = np.stack([x["present"] for x in hidden.values()])
     assert present.any(axis=0).all()
     assert not present[1, 1::2].any()
     assert 0.1 < 1 - present[0].mean() < 0.6
     np.testing.assert_array_equal(hidden["a"]["logits"][:, 0], present[0])
-    again = stages._hide_towers(inputs, 0.6, (0, 1))
+    again = head_data.hide_towers(inputs, 0.6, (0, 1))
     np.testing.assert_array_equal(again["a"]["present"], present[0])
 
 

@@ -1,0 +1,39 @@
+"""Stored outputs of several towers as what a head is trained and asked on."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+
+def take(inputs: dict, rows: np.ndarray) -> dict:
+    """Some rows of nested arrays `(n, ...)`."""
+    return tf.nest.map_structure(lambda array: array[rows], inputs)
+
+
+def array_batches(inputs: dict, size: int) -> Iterator[dict]:
+    """The towers' outputs in order, `size` products at a time."""
+    count = len(next(iter(inputs.values()))["present"])
+    for start in range(0, count, size):
+        yield take(inputs, np.arange(start, min(start + size, count)))
+
+
+def hide_towers(inputs: dict, rate: float, seed: tuple[int, int]) -> dict:
+    """Hides each tower from a random share of the products; never the last one."""
+    if not rate:
+        return inputs
+    present = np.stack([x["present"] for x in inputs.values()], axis=1)
+    draws = np.random.default_rng((*seed, 2)).random(present.shape)
+    kept = present & (draws >= rate)
+    # Where all would be hidden, the one with the greatest draw stays.
+    luckiest = np.argmax(np.where(present, draws, -1.0), axis=1)
+    none = present.any(axis=1) & ~kept.any(axis=1)
+    kept[none, luckiest[none]] = True
+    return {
+        tower: {
+            "features": values["features"] * kept[:, position, None],
+            "logits": values["logits"] * kept[:, position, None],
+            "present": kept[:, position],
+        }
+        for position, (tower, values) in enumerate(inputs.items())
+    }
