@@ -23,7 +23,7 @@ from tfmm.errors import ExperimentError, RunError
 from tfmm.experiment import Experiment
 from tfmm.head_data import array_batches, hide_towers, take
 from tfmm.heads import HEADS
-from tfmm.heads.inputs import TowerShape
+from tfmm.heads.inputs import Examples, Problem, TowerShape
 from tfmm.losses import loss_for
 from tfmm.progress import say
 from tfmm.run import Run, file_hash, read_json, replacing, write_json
@@ -186,8 +186,17 @@ def fit_head(run: Run, settings: Experiment, name: str) -> None:
             tower: TowerShape(values["features"].shape[1], values["logits"].shape[1])
             for tower, values in inputs.items()
         }
+        everything = Examples(inputs, targets, outputs.read_groups(run.outputs, fit_on))
         model = HEADS[head.model](
-            head, shapes, results.prior_logits(run, settings), task
+            head,
+            Problem(
+                task=task,
+                shapes=shapes,
+                prior_logits=results.prior_logits(run, settings),
+                seed=settings.seed,
+                fit=everything,
+                held_out=everything,
+            ),
         )
         if isinstance(head, Training):
             held_out, held_out_targets = inputs, targets

@@ -156,7 +156,7 @@ REFUSED = {
         "[catalog.splits] has no key 'trian'; did you mean 'train'?"
     ),
     "heads.mean.fit_on=train": (
-        "[heads.mean] has no key 'fit_on'; expected one of 'model', 'towers'"
+        "[heads.mean] has no key 'fit_on'; expected one of 'towers', 'model'"
     ),
     "export.hed=mean": "[export] needs a key 'head'",
     "heads.policy={}": "[heads.policy] needs a key 'model'",
@@ -166,7 +166,8 @@ REFUSED = {
     ),
     "heads.mean.model=avg": (
         "[heads.mean] has no model = 'avg'; expected one of 'max', 'mean', "
-        "'product', 'policy_network'"
+        "'product', 'mean_logits', 'weighted_mean', 'ridge', 'logistic_stack', "
+        "'policy_network', 'gate', 'boosted_trees', 'early_fusion', 'joint'"
     ),
     # types and bounds
     "seed=1.0": "seed: expected a valid integer. Received: 1.0",

@@ -1,25 +1,25 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
+from fused import NAMES, examples, problem
 from scipy.special import expit, log_softmax, logit, softmax
 
 from tfmm.heads import HEADS
-from tfmm.heads.inputs import TowerShape
 from tfmm.settings import PolicyNetwork, Rule
 
 PRIOR = [0.1, -0.2, 0.3]
-NAMES = ("title", "description", "image")
 GENERATOR = np.random.default_rng(0)
 LOGITS = {x: GENERATOR.normal(size=(4, 3)).astype(np.float32) for x in NAMES}
 
 
 def head(model, task, **settings):
     kind = PolicyNetwork if model == "policy_network" else Rule
-    shapes = {name: TowerShape(2, 3) for name in NAMES}
     keras.utils.set_random_seed(0)
-    return HEADS[model](
-        kind(model=model, towers=list(NAMES), **settings), shapes, PRIOR, task
-    )
+    made_up = examples(task, labels=3, features=2)
+    towers = dataclasses.replace(problem(task, made_up), prior_logits=PRIOR)
+    return HEADS[model](kind(model=model, towers=list(NAMES), **settings), towers)
 
 
 def answer(model, present, rows=slice(None)):

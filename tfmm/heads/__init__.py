@@ -1,7 +1,6 @@
 """Heads: the towers' answers in, one answer out; one family of heads a file.
 
-Every builder is called as `builder(settings, shapes, prior_logits, task)` and returns
-a Keras model from
+Every builder is called as `builder(settings, problem)` and returns a Keras model from
 
     {tower: {"features": float32 (batch, d), "logits": float32 (batch, C),
              "present": bool (batch,)}}
@@ -9,6 +8,10 @@ a Keras model from
 with calibrated logits, zeros where a tower is absent, to
 `{"features": float32 (batch, e), "logits": float32 (batch, C)}`. A product without
 any tower gets `prior_logits`.
+
+A head that is fitted in closed form, or by a library, comes back fitted. The others are
+trained by `tfmm.train` on `lesson(settings, problem, model, loss)` of `LESSONS`, with
+the loss of their settings; those that are not named there learn their logits by it.
 """
 
 from tfmm.heads.policy_network import policy_network
@@ -20,3 +23,5 @@ HEADS = {
     "product": rule,
     "policy_network": policy_network,
 }
+
+LESSONS: dict = {}

@@ -1,9 +1,10 @@
 """What every head starts from: the towers' answers as Keras inputs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 from keras import ops
 
 from tfmm.metrics import PROBABILITY_FLOOR
@@ -20,6 +21,61 @@ class TowerShape:
 
     features: int
     classes: int
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Products that a head learns from, or is watched on.
+
+    Attributes:
+        inputs: Tower -> float32 `features` `(n, d)`, calibrated `logits` `(n, C)`,
+            bool `present` `(n,)`; zeros where it is absent.
+        targets: int32 `(n,)` or float32 `(n, C)`.
+        groups: int32 `(n,)`: products of one group belong together.
+    """
+
+    inputs: Mapping[str, Mapping[str, np.ndarray]]
+    targets: np.ndarray
+    groups: np.ndarray
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a head is built for, and from.
+
+    Attributes:
+        task: `single_label` or `multi_label`.
+        shapes: The towers' shapes, by name, in order.
+        prior_logits: `C` logits for products that no tower sees.
+        seed: Of every random draw.
+        fit: What it is fitted on; of no products for a rule.
+        held_out: What decides when to stop.
+    """
+
+    task: str
+    shapes: Mapping[str, TowerShape]
+    prior_logits: Sequence[float]
+    seed: int
+    fit: Examples
+    held_out: Examples
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What of a head is trained by gradient, and on what.
+
+    Attributes:
+        model: Takes the head's inputs and shares its weights; its outputs are named
+            as `losses`.
+        losses: Output -> loss of targets and that output.
+        targets: Output -> array `(n, ...)` for the products of `Problem.fit`.
+        weights: float32 `(n,)`: how much each product counts; all the same if absent.
+    """
+
+    model: keras.Model
+    losses: Mapping[str, keras.losses.Loss]
+    targets: Mapping[str, np.ndarray]
+    weights: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,9 @@
 """policy_network: a small network that learns how to weigh the towers."""
 
-from collections.abc import Mapping, Sequence
-
 import keras
 from keras import ops
 
-from tfmm.heads.inputs import TowerShape, head_inputs, to_probabilities
+from tfmm.heads.inputs import Problem, head_inputs, to_probabilities
 from tfmm.heads.rules import product_logits
 from tfmm.layers.prior_when_absent import PriorWhenAbsent
 from tfmm.layers.unit_features import UnitFeatures
@@ -14,9 +12,7 @@ from tfmm.settings import PolicyNetwork
 
 def policy_network(
     settings: PolicyNetwork,
-    shapes: Mapping[str, TowerShape],
-    prior_logits: Sequence[float],
-    task: str,
+    problem: Problem,
 ) -> keras.Model:
     """Builds a network from the towers' joined probabilities to logits.
 
@@ -32,9 +28,7 @@ def policy_network(
 
     Args:
         settings: `[heads.NAME]` of the experiment.
-        shapes: The towers' shapes, by name.
-        prior_logits: `C` logits for products that no tower sees.
-        task: `single_label` or `multi_label`.
+        problem: The task, the towers' shapes and the label shares.
 
     Returns:
         Model as described in `tfmm.heads`; `features` are the last hidden layer, or
@@ -45,7 +39,8 @@ def policy_network(
     - Wirojwatanakul and Wangperawong 2019, "Multi-Label Product Categorization", the
         tri-modal network.
     """
-    towers = head_inputs(shapes)
+    task, prior_logits = problem.task, problem.prior_logits
+    towers = head_inputs(problem.shapes)
     here = ops.expand_dims(ops.cast(towers.present, "float32"), -1)
     if settings.inputs == "probabilities":
         each = [to_probabilities(task, x) for x in towers.logits]

@@ -1,11 +1,11 @@
 """Fixed rules on the towers' probabilities: max, mean, product."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import keras
 from keras import ops
 
-from tfmm.heads.inputs import TowerShape, head_inputs, to_logits, to_probabilities
+from tfmm.heads.inputs import Problem, head_inputs, to_logits, to_probabilities
 from tfmm.layers.prior_when_absent import PriorWhenAbsent
 from tfmm.layers.unit_features import UnitFeatures
 from tfmm.settings import Rule
@@ -13,9 +13,7 @@ from tfmm.settings import Rule
 
 def rule(
     settings: Rule,
-    shapes: Mapping[str, TowerShape],
-    prior_logits: Sequence[float],
-    task: str,
+    problem: Problem,
 ) -> keras.Model:
     """Builds one of paper B's rules; nothing in it is trained.
 
@@ -29,9 +27,7 @@ def rule(
 
     Args:
         settings: `[heads.NAME]` of the experiment.
-        shapes: The towers' shapes, by name.
-        prior_logits: `C` logits for products that no tower sees.
-        task: `single_label` or `multi_label`.
+        problem: The task, the towers' shapes and the label shares.
 
     Returns:
         Model as described in `tfmm.heads`; `features` are the towers' unit-length
@@ -40,7 +36,8 @@ def rule(
     Reference:
     - Åberg 2018, "max", "sum-max" and "product-max" of late fusion.
     """
-    towers = head_inputs(shapes)
+    task, prior_logits = problem.task, problem.prior_logits
+    towers = head_inputs(problem.shapes)
     # (batch, towers, 1), to go with (batch, towers, C)
     here = ops.expand_dims(ops.cast(towers.present, "float32"), -1)
     each = ops.stack([to_probabilities(task, x) for x in towers.logits], axis=1)

@@ -10,7 +10,19 @@ from pydantic import Field
 
 from tfmm.settings.base import SPLITS, Name, Table, key
 from tfmm.settings.catalog import Catalog, Export, Modality, Splits
-from tfmm.settings.heads import PolicyNetwork, Rule
+from tfmm.settings.heads import (
+    BoostedTrees,
+    EarlyFusion,
+    FittedHead,
+    Gate,
+    Head,
+    Joint,
+    LogisticStack,
+    PolicyNetwork,
+    Ridge,
+    Rule,
+    WeightedMean,
+)
 from tfmm.settings.image_towers import (
     Augmentation,
     Backbone,
@@ -23,6 +35,7 @@ from tfmm.settings.image_towers import (
     Vgg16,
 )
 from tfmm.settings.table_tower import TableTower
+from tfmm.settings.tbva import Tbva
 from tfmm.settings.text_towers import FastText, TextCnn, Transformer
 from tfmm.settings.training import Optimization, Stage, Tower, Training
 
@@ -31,42 +44,63 @@ __all__ = [
     "TOWER_KINDS",
     "Augmentation",
     "Backbone",
+    "BoostedTrees",
     "Catalog",
     "CompactCnn",
+    "EarlyFusion",
     "Export",
     "FastText",
+    "FittedHead",
+    "Gate",
+    "Head",
     "HeadSettings",
     "ImageTower",
     "InceptionV3",
+    "Joint",
     "KerasHubImage",
+    "LogisticStack",
     "Modality",
     "Name",
     "Optimization",
     "PolicyNetwork",
     "ResNet50",
+    "Ridge",
     "Rule",
     "SeResNeXt50",
     "Splits",
     "Stage",
     "Table",
     "TableTower",
+    "Tbva",
     "TextCnn",
     "Tower",
     "TowerSettings",
     "Training",
     "Transformer",
     "Vgg16",
+    "WeightedMean",
     "key",
 ]
 
 TextTowerSettings = TextCnn | FastText | Transformer
 ImageTowerSettings = (
-    ResNet50 | InceptionV3 | Vgg16 | SeResNeXt50 | CompactCnn | KerasHubImage
+    ResNet50 | InceptionV3 | Vgg16 | SeResNeXt50 | CompactCnn | KerasHubImage | Tbva
 )
 TowerSettings = Annotated[
     TextTowerSettings | ImageTowerSettings | TableTower, Field(discriminator="model")
 ]
-HeadSettings = Annotated[Rule | PolicyNetwork, Field(discriminator="model")]
+HeadSettings = Annotated[
+    Rule
+    | WeightedMean
+    | Ridge
+    | LogisticStack
+    | PolicyNetwork
+    | Gate
+    | BoostedTrees
+    | EarlyFusion
+    | Joint,
+    Field(discriminator="model"),
+]
 
 
 def _model(settings: type[Table]) -> str:

@@ -1,8 +1,8 @@
-"""`[heads.NAME]`: models that fuse towers."""
+"""`[heads.NAME]`: a learned late fusion (papers B and C)."""
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from tfmm.settings.base import (
     Activation,
@@ -11,24 +11,16 @@ from tfmm.settings.base import (
     Name,
     NotNegative,
     Positive,
-    Table,
     key,
 )
+from tfmm.settings.heads.base import FittedHead
 from tfmm.settings.training import Training
 
 
-class Rule(Table):
-    """`model = "max" | "mean" | "product"`: rules on probabilities (paper B)."""
-
-    model: Literal["max", "mean", "product"] = key(help="The rule.")
-    towers: Annotated[list[Name], Field(min_length=2)] = key(help="Towers it fuses.")
-
-
-class PolicyNetwork(Training):
+class PolicyNetwork(Training, FittedHead):
     """`model = "policy_network"`: a learned late fusion (papers B and C)."""
 
     model: Literal["policy_network"] = key(help="The network.")
-    towers: Annotated[list[Name], Field(min_length=2)] = key(help="Towers it fuses.")
     max_epochs: Count = key(200, "Training stops here at the latest.")
     monitor: Literal["top1", "micro_f1", "macro_f1", "loss"] = key(
         "loss", "Validation figure that decides what is better."
@@ -49,9 +41,21 @@ class PolicyNetwork(Training):
     modality_dropout: BelowOne = key(
         0.1, "Chance that a tower is hidden from a training product."
     )
-    fit_on: Literal["fusion", "train", "validation"] = key(
-        "fusion", "Split whose outputs it is fitted on."
+    boosted_tower: Name | Literal[""] = key(
+        "",
+        "Tower whose products count more (B's image-boost); none if empty.",
     )
+    boost: Literal["constant", "proportional"] = key(
+        "constant",
+        "constant: a product counts boost_constant times where the boosted tower is "
+        "right; proportional: 1 + (1 - p) boost_constant times, p the mean of what the "
+        "other towers give its label.",
+    )
+    boost_constant: Positive = key(1.0, "Of boost.")
+    temperatures: dict[Name, Positive] = key(
+        {}, "Tower -> the power that its probabilities are raised to (paper B's tau)."
+    )
+    learn_temperatures: bool = key(False, "Train the powers, from the given ones or 1.")
 
     @model_validator(mode="after")
     def _one_activation_each(self) -> Self:
@@ -60,4 +64,14 @@ class PolicyNetwork(Training):
                 f"'activations' needs one entry for each of the "
                 f"{len(self.hidden_units)} hidden_units. Received: {self.activations}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _towers_are_its_own(self) -> Self:
+        for name in (*filter(None, [self.boosted_tower]), *self.temperatures):
+            if name not in self.towers:
+                raise ValueError(
+                    f"'boosted_tower' and 'temperatures' name towers of its own. "
+                    f"Received: {name!r}"
+                )
         return self

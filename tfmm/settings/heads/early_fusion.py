@@ -1,0 +1,101 @@
+"""`[heads.NAME]`: fusion of features, on frozen towers or together with them."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from tfmm.settings.base import (
+    Activation,
+    BelowOne,
+    Count,
+    CountOrZero,
+    Name,
+    NotNegative,
+    Positive,
+    key,
+)
+from tfmm.settings.heads.base import FitSplit, FittedHead
+from tfmm.settings.training import Training
+
+
+class FeatureFusion(Training, FittedHead):
+    """What early fusion and joint training share: the network on the features."""
+
+    monitor: Literal["top1", "micro_f1", "macro_f1", "loss"] = key(
+        "loss", "Validation figure that decides what is better."
+    )
+    projection: Literal["dense", "convolution", "none"] = key(
+        "dense",
+        "How each tower's features are brought to projection_units: a dense layer "
+        "(paper B), a 1-d convolution along them (paper D), or as they are.",
+    )
+    projection_units: Count = key(200, "Width that each tower's features get.")
+    projection_activation: Activation = key("relu", "Activation of the projection.")
+    combine: Literal["concatenate", "add", "average", "max", "highway", "cross"] = key(
+        "concatenate",
+        "How the towers meet: joined; added, averaged or the greatest; highway: a "
+        "learned gate for each feature; cross: joined with all pairwise products.",
+    )
+    hidden_units: list[Count] = key([200], "Widths of the hidden layers.")
+    hidden_activation: Activation = key("tanh", "Activation of the hidden layers.")
+    dropout: BelowOne = key(0.0, "Share of each hidden layer dropped in training.")
+    l2: NotNegative = key(0.0, "L2 penalty on the weights.")
+    initializer_stddev: NotNegative = key(
+        0.0, "Spread of the first weights (truncated normal); 0: each layer's own."
+    )
+    matching_weight: NotNegative = key(
+        0.0, "Weight of the loss that matching vectors be alike (paper B's AUX)."
+    )
+    num_negatives: CountOrZero = key(
+        5, "Products of other labels that each is told apart from. matching_weight."
+    )
+    modality_dropout: BelowOne = key(
+        0.1, "Chance that a tower is hidden from a training product."
+    )
+
+    @model_validator(mode="after")
+    def _widths_meet(self) -> Self:
+        if self.projection == "none" and self.combine not in ("concatenate", "cross"):
+            raise ValueError(
+                f"combine = {self.combine!r} needs features of one width, which "
+                'projection = "none" does not give'
+            )
+        if self.matching_weight and self.projection == "none":
+            raise ValueError(
+                "'matching_weight' compares vectors of one width, which "
+                'projection = "none" does not give'
+            )
+        return self
+
+
+class EarlyFusion(FeatureFusion):
+    """`model = "early_fusion"`: a network on the features of frozen towers
+    (papers A, B and D)."""
+
+    model: Literal["early_fusion"] = key(help="The network.")
+    max_epochs: Count = key(100, "Training stops here at the latest.")
+
+
+class Joint(FeatureFusion):
+    """`model = "joint"`: towers and fusion trained as one network (paper A)."""
+
+    model: Literal["joint"] = key(help="The network.")
+    start_from: Literal["towers", "scratch"] = key(
+        "towers", "The trained towers' weights, or new ones."
+    )
+    fit_on: FitSplit | Annotated[list[FitSplit], Field(min_length=1)] = key(
+        "train", "Always train: it sees the products themselves."
+    )
+    max_epochs: Count = key(10, "Training stops here at the latest.")
+    rate_factors: dict[Name, Positive] = key(
+        {}, "Tower -> what its rate is of learning_rate; 1 for those not named."
+    )
+
+    @model_validator(mode="after")
+    def _trains_on_train(self) -> Self:
+        if self.fit_on != "train":
+            raise ValueError(f"fit_on must be 'train'. Received: {self.fit_on!r}")
+        for name in self.rate_factors:
+            if name not in self.towers:
+                raise ValueError(f"'rate_factors' names no tower of it: {name!r}")
+        return self

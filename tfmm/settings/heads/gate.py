@@ -1,0 +1,46 @@
+"""`[heads.NAME]`: a gate that learns which tower to believe (paper A)."""
+
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from tfmm.settings.base import BelowOne, Count, Name, NotNegative, key
+from tfmm.settings.heads.base import FittedHead
+from tfmm.settings.training import Training
+
+
+class Gate(Training, FittedHead):
+    """`model = "gate"`: learns which tower to believe for each product (paper A)."""
+
+    model: Literal["gate"] = key(help="The gate.")
+    max_epochs: Count = key(100, "Training stops here at the latest.")
+    inputs: Literal["top_1", "top_3", "all", "features"] = key(
+        "top_3",
+        "What it looks at: the greatest one or three, or all probabilities of each "
+        "tower (paper A's CP-1, CP-3, CP-all), or features.",
+    )
+    features_of: list[Name] = key(
+        [], "Towers whose features it looks at; all of its towers if empty. features."
+    )
+    hidden_units: list[Count] = key(
+        [10], "Widths of its hidden layers, ReLU; none for a single layer."
+    )
+    choice: Literal["hard", "soft"] = key(
+        "hard",
+        "hard takes one tower's answer, soft a mean by how likely each is right.",
+    )
+    dropout: BelowOne = key(0.0, "Share of each hidden layer dropped in training.")
+    l2: NotNegative = key(0.0, "L2 penalty on the weights.")
+
+    @model_validator(mode="after")
+    def _features_belong(self) -> Self:
+        if self.features_of and self.inputs != "features":
+            raise ValueError(
+                f"'features_of' goes with inputs = 'features'. Received: {self.inputs}"
+            )
+        for name in self.features_of:
+            if name not in self.towers:
+                raise ValueError(
+                    f"'features_of' names one of its towers. Received: {name!r}"
+                )
+        return self

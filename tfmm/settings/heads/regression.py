@@ -1,0 +1,33 @@
+"""`[heads.NAME]`: linear models on the towers' probabilities, by scikit-learn."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tfmm.settings.base import Count, Positive, key
+from tfmm.settings.heads.base import FittedHead
+
+Strengths = Annotated[list[Positive], Field(min_length=1)]
+
+
+class Ridge(FittedHead):
+    """`model = "ridge"`: ridge regression on joined probabilities (paper C)."""
+
+    model: Literal["ridge"] = key(help="The regression.")
+    alphas: Strengths = key(
+        [1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0],
+        "Penalties to choose from by leave-one-out cross-validation.",
+    )
+
+
+class LogisticStack(FittedHead):
+    """`model = "logistic_stack"`: logistic regression on joined log-probabilities."""
+
+    model: Literal["logistic_stack"] = key(help="The regression.")
+    strengths: Strengths = key(
+        [0.003, 0.03, 0.3, 3.0],
+        "Inverse penalties (scikit-learn's C); inner cross-validation chooses.",
+    )
+    inner_folds: Annotated[Count, Field(ge=2)] = key(
+        4, "Parts of the inner cross-validation; groups stay whole."
+    )
