@@ -89,7 +89,7 @@ class SparseAdagrad(keras.optimizers.Adagrad):
         self.assign_sub(variable, tf.IndexedSlices(change, rows))
 
 
-def optimizer(settings: Optimization) -> keras.optimizers.Optimizer:
+def optimizer(settings: Optimization, rate_factors=None) -> keras.optimizers.Optimizer:
     """The update rule of a stage.
 
     Args:

@@ -1,0 +1,2 @@
+def policy_accuracy(*a):
+    raise NotImplementedError

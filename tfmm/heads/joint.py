@@ -1,0 +1,2 @@
+def joint(*a):
+    raise NotImplementedError
