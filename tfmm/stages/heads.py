@@ -1,5 +1,7 @@
 """Fitting one head on stored outputs, or a joint network on the products."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -15,9 +17,10 @@ from tfmm.heads.inputs import Examples, Lesson, Problem, TowerShape
 from tfmm.heads.joint import joint
 from tfmm.losses import loss_for
 from tfmm.run import Run
-from tfmm.settings import FittedHead, Gate, Joint, Training
+from tfmm.settings import FittedHead, Gate, Head, Joint, Training
 from tfmm.stages import answers, keeping
 from tfmm.stages.towers import untrained
+from tfmm.train import Places
 
 
 def fit_head(run: Run, settings: Experiment, catalog: Catalog, name: str) -> None:
@@ -34,10 +37,8 @@ def fit_head(run: Run, settings: Experiment, catalog: Catalog, name: str) -> Non
         if isinstance(head, Joint):
             model, result = _fit_joint(run, settings, catalog, name, problem, caches)
         else:
-            model = HEADS[head.model](head, problem)
-            result = {}
-            if isinstance(head, Training):
-                result = _train(run, settings, name, problem, model)
+            labels, places = run.read_labels(), keeping.places(run, name)
+            model, result = fit(name, head, problem, labels, mark, places)
         if isinstance(head, Gate):
             inputs, _ = results.head_inputs(run, settings, name, "test")
             targets, _ = outputs.read_targets(run.outputs, "test")
@@ -77,17 +78,35 @@ def _some(examples: Examples, rows: np.ndarray) -> Examples:
     return Examples(take(dict(examples.inputs), rows), examples.targets[rows], groups)
 
 
-def _train(
-    run: Run, settings: Experiment, name: str, problem: Problem, model: keras.Model
-) -> dict:
-    """Trains a head by gradient; what `tfmm.train.train` returns."""
-    head = settings.heads[name]
-    task, fit, held_out = problem.task, problem.fit, problem.held_out
-    loss = loss_for(task, head, run.read_labels(), fit.targets)
+def fit(
+    name: str,
+    head: Head,
+    problem: Problem,
+    label_names: Sequence[str],
+    mark: str,
+    places: Places,
+) -> tuple[keras.Model, dict]:
+    """Builds a head and fits it on stored outputs.
+
+    Args:
+        name: For messages.
+        head: `[heads.NAME]`; not a joint network.
+        problem: What it is fitted on.
+        label_names: The `C` labels.
+        mark: Fingerprint of the head.
+        places: Where the files of a training go.
+
+    Returns:
+        The head, and how its training went; nothing of one that is not trained.
+    """
+    model = HEADS[head.model](head, problem)
+    if not isinstance(head, Training):
+        return model, {}
+    task, fit_on, held_out = problem.task, problem.fit, problem.held_out
+    loss = loss_for(task, head, label_names, fit_on.targets)
+    lesson = Lesson(model, {"logits": loss}, {"logits": fit_on.targets})
     if head.model in LESSONS:
         lesson = LESSONS[head.model](head, problem, model, loss)
-    else:
-        lesson = Lesson(model, {"logits": loss}, {"logits": fit.targets})
     predict = results.predictor(model)
 
     def validate() -> dict[str, float]:
@@ -96,18 +115,18 @@ def _train(
         return metrics.quick_measures(task, held_out.targets, logits)
 
     def epoch_data(epoch: int) -> tf.data.Dataset:
-        seed = (settings.seed, epoch)
+        seed = (problem.seed, epoch)
         rate = getattr(head, "modality_dropout", 0.0)
-        seen = hide_towers(dict(fit.inputs), rate, seed)
+        seen = hide_towers(dict(fit_on.inputs), rate, seed)
         return dataset.arrays_epoch(
             seen, lesson.targets, head.batch_size, seed, lesson.weights
         )
 
-    return keeping.trained(
-        *(settings, name, results.model_fingerprint(run, settings, name)),
-        *(lesson.model, lesson.losses, epoch_data, validate),
-        keeping.places(run, name),
+    result = keeping.trained(
+        *(name, head, problem.seed, mark, lesson.model, lesson.losses),
+        *(epoch_data, validate, places),
     )
+    return model, result
 
 
 def _fit_joint(
@@ -151,9 +170,8 @@ def _fit_joint(
 
     loss = loss_for(catalog.task, head, run.read_labels(), catalog.targets(rows))
     result = keeping.trained(
-        *(settings, name, results.model_fingerprint(run, settings, name)),
-        *(model, {"logits": loss}, epoch_data, validate),
-        keeping.places(run, name),
+        *(name, head, settings.seed, results.model_fingerprint(run, settings, name)),
+        *(model, {"logits": loss}, epoch_data, validate, keeping.places(run, name)),
         rate_factors=head.rate_factors,
     )
     return model, result

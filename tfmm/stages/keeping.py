@@ -7,9 +7,9 @@ import tensorflow as tf
 
 from tfmm import train
 from tfmm.errors import RunError
-from tfmm.experiment import Experiment
 from tfmm.progress import say
 from tfmm.run import Run, file_hash, read_json, replacing, write_json
+from tfmm.settings import Training
 from tfmm.train import Places
 
 
@@ -19,8 +19,9 @@ def places(run: Run, name: str) -> Places:
 
 
 def trained(
-    settings: Experiment,
     name: str,
+    own: Training,
+    seed: int,
     mark: str,
     model: keras.Model,
     losses: Mapping[str, keras.losses.Loss],
@@ -33,19 +34,22 @@ def trained(
     """Trains a model, from its checkpoint if that is of the same model.
 
     Args:
+        name: For messages.
+        own: `[towers.NAME]` or `[heads.NAME]`.
+        seed: The run's seed.
         mark: Fingerprint of the model.
-        rest: As `tfmm.train.train`.
+        model, losses, epoch_data, validate, where, steps_per_call, rate_factors: As in
+            `tfmm.train.train`.
 
     Returns:
         What `tfmm.train.train` returns.
     """
-    own = settings.model_settings(name)
     started_as = where.training / "fingerprint.json"
     if not started_as.exists() or read_json(started_as) != mark:
         train.forget_checkpoint(where)
         write_json(started_as, mark)
     return train.train(
-        *(name, model, losses, own, settings.seed, epoch_data, validate, where),
+        *(name, model, losses, own, seed, epoch_data, validate, where),
         steps_per_call,
         rate_factors,
     )

@@ -118,8 +118,8 @@ def _fit(
     loss = loss_for(catalog.task, tower, run.read_labels(), catalog.targets(rows))
     with strategy.scope():
         result = keeping.trained(
-            *(settings, name, mark, trained, {"logits": loss}, epoch_data, validate),
-            places,
+            *(name, tower, settings.seed, mark, trained, {"logits": loss}),
+            *(epoch_data, validate, places),
             1 if prepare is None else PREPARED_STEPS,
         )
     if tower.precision != "float32" or tower.devices > 1:
