@@ -25,7 +25,11 @@ def hide_towers(inputs: dict, rate: float, seed: tuple[int, int]) -> dict:
     if not rate:
         return inputs
     present = np.stack([x["present"] for x in inputs.values()], axis=1)
-    kept = keep_some(present, rate, (*seed, 2))
+    return hidden(inputs, keep_some(present, rate, (*seed, 2)))
+
+
+def hidden(inputs: dict, kept: np.ndarray) -> dict:
+    """The towers' outputs with zeros where `kept`, bool `(n, towers)`, is false."""
     return {
         tower: {
             "features": values["features"] * kept[:, position, None],

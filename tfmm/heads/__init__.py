@@ -14,13 +14,20 @@ trained by `tfmm.train` on `lesson(settings, problem, model, loss)` of `LESSONS`
 the loss of their settings; those that are not named there learn their logits by it.
 """
 
+from tfmm.heads.logistic_stack import logistic_stack
 from tfmm.heads.policy_network import policy_network
+from tfmm.heads.ridge import ridge
 from tfmm.heads.rules import rule
+from tfmm.heads.weighted_mean import weighted_mean
 
 HEADS = {
     "max": rule,
     "mean": rule,
     "product": rule,
+    "mean_logits": rule,
+    "weighted_mean": weighted_mean,
+    "ridge": ridge,
+    "logistic_stack": logistic_stack,
     "policy_network": policy_network,
 }
 
