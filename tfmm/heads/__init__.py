@@ -14,14 +14,19 @@ trained by `tfmm.train` on `lesson(settings, problem, model, loss)` of `LESSONS`
 the loss of their settings; those that are not named there learn their logits by it.
 """
 
-from tfmm.heads.policy_network import policy_network
+from tfmm.heads.gate import gate, gate_lesson
+from tfmm.heads.policy_network import policy_lesson, policy_network
 from tfmm.heads.rules import rule
 
 HEADS = {
     "max": rule,
     "mean": rule,
     "product": rule,
+    "gate": gate,
     "policy_network": policy_network,
 }
 
-LESSONS: dict = {}
+LESSONS = {
+    "gate": gate_lesson,
+    "policy_network": policy_lesson,
+}
