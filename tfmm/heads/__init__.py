@@ -14,8 +14,9 @@ trained by `tfmm.train` on `lesson(settings, problem, model, loss)` of `LESSONS`
 the loss of their settings; those that are not named there learn their logits by it.
 """
 
+from tfmm.heads.gate import gate, gate_lesson
 from tfmm.heads.logistic_stack import logistic_stack
-from tfmm.heads.policy_network import policy_network
+from tfmm.heads.policy_network import policy_lesson, policy_network
 from tfmm.heads.ridge import ridge
 from tfmm.heads.rules import rule
 from tfmm.heads.weighted_mean import weighted_mean
@@ -29,6 +30,10 @@ HEADS = {
     "ridge": ridge,
     "logistic_stack": logistic_stack,
     "policy_network": policy_network,
+    "gate": gate,
 }
 
-LESSONS: dict = {}
+LESSONS = {
+    "gate": gate_lesson,
+    "policy_network": policy_lesson,
+}

@@ -13,6 +13,7 @@ from tfmm.layers.max_over_time import MaxOverTime
 from tfmm.layers.ngram_ids import NgramIds
 from tfmm.layers.pool_tokens import PoolTokens
 from tfmm.layers.prior_when_absent import PriorWhenAbsent
+from tfmm.layers.probability_powers import ProbabilityPowers
 from tfmm.layers.squeeze_excitation import SqueezeExcitation
 from tfmm.layers.tower_weights import TowerWeights
 from tfmm.layers.unit_features import UnitFeatures
@@ -30,6 +31,7 @@ LAYERS = {
         NgramIds,
         PoolTokens,
         PriorWhenAbsent,
+        ProbabilityPowers,
         SqueezeExcitation,
         TowerWeights,
         UnitFeatures,

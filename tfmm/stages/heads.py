@@ -43,7 +43,7 @@ def fit_head(run: Run, settings: Experiment, catalog: Catalog, name: str) -> Non
             inputs, _ = results.head_inputs(run, settings, name, "test")
             targets, _ = outputs.read_targets(run.outputs, "test")
             result["policy_accuracy"] = policy_accuracy(
-                settings.catalog.task, model, inputs, targets
+                head, settings.catalog.task, inputs, targets, model
             )
         keeping.keep(run, name, mark, model, result)
     answers.write_all(run, settings, name, catalog, caches)
