@@ -80,9 +80,9 @@ def model_table(numbers: Mapping[str, Any]) -> Table:
     shown = shown_figures(numbers)
     has_fit = any("fit_on" in model for model in models.values())
     columns = ["Model"]
-    columns += ["Fitted on"] if has_fit else []
     columns += [f"{MEASURES[by]} on validation"] if numbers["ranking"] else []
     columns += [MEASURES[key] for key in shown]
+    columns += ["Fitted on"] if has_fit else []
     columns += [f"Gain in {FIGURES[key]}" for key in shown]
     columns.append("Of oracle")
     best = {key: max(model[key] for model in models.values()) for key in shown}
@@ -91,7 +91,6 @@ def model_table(numbers: Mapping[str, Any]) -> Table:
         is_best = name == numbers.get("best_head")
         note = f"{model['model']}; best head on validation" if is_best else ""
         row = [Cell(name, note or model["model"])]
-        row += [_fitted_on(model)] if has_fit else []
         if numbers["ranking"]:
             own = model.get("ranked_on_own_products")
             note = "fitted on products of it" if own else ""
@@ -100,6 +99,7 @@ def model_table(numbers: Mapping[str, Any]) -> Table:
         for key in shown:
             note = span(model[f"{key}_interval"], percent)
             row.append(Cell(percent(model[key]), note, model[key] == best[key]))
+        row += [_fitted_on(model)] if has_fit else []
         for key in shown:
             end = "" if key == "top1" else f"_{key}"
             if model["kind"] == "head":
