@@ -1,7 +1,9 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
+import sklearn.metrics
 from tiny import EXPERIMENT
 
 from tfmm import calibration, experiment, metrics, outputs, results
@@ -22,11 +24,34 @@ CHOICES = {
 TEMPERATURE = 2.0
 
 
-def set_up(tmp_path, task="single_label", choices=CHOICES, hidden=()):
-    """A run whose models prefer `choices`; `hidden` products have no title."""
+@pytest.fixture(autouse=True)
+def cases(monkeypatch):
+    """What heads say with modalities hidden; nothing unless a test fills it."""
+    stored = {}
+
+    def read_cases(run, settings, name, split):
+        return stored.get((name, split), {})
+
+    monkeypatch.setattr(results, "read_cases", read_cases, raising=False)
+    return stored
+
+
+def set_up(
+    tmp_path,
+    task="single_label",
+    choices=CHOICES,
+    hidden=(),
+    validation=None,
+    overrides=(),
+):
+    """A run whose models prefer `choices`; `hidden` products have no title.
+
+    On validation, which holds the same products, they prefer `validation`: by default
+    the same.
+    """
     path = tmp_path / "e.toml"
     path.write_text(EXPERIMENT, encoding="utf-8")
-    settings = experiment.load(path, [f"catalog.task={task}"])
+    settings = experiment.load(path, [f"catalog.task={task}", *overrides])
     run = Run(tmp_path / "run")
     run.write_start(settings, [], {"path": "", "sha256": "", "fingerprint": "f"})
     run.labels_file.parent.mkdir()
@@ -40,14 +65,17 @@ def set_up(tmp_path, task="single_label", choices=CHOICES, hidden=()):
         outputs.write_groups(run.outputs, split, np.array(list("aabcde")))
     for name, chosen in choices.items():
         info = {"weights": name, "parameters": 9, "epochs": 2, "fingerprint": "secret"}
+        info["policy_accuracy"] = 0.75
         write_json(run.model_info_file(name), info)
         present = np.array([name != "title" or i not in hidden for i in range(6)])
         mark = results.outputs_fingerprint(run, settings, name, "f")
-        logits = 4.0 * np.eye(3)[chosen] - 1.0
-        batch = {"features": np.ones((6, 2)), "logits": logits}
-        batch = {key: value[present] for key, value in batch.items()}
-        ids = np.array(list("abcdef"))
-        outputs.write(run.outputs / name / "test", mark, ids, present, [batch])
+        preferred = {"test": chosen, "validation": (validation or choices)[name]}
+        for split, best in preferred.items():
+            logits = 4.0 * np.eye(3)[best] - 1.0
+            batch = {"features": np.ones((6, 2)), "logits": logits}
+            batch = {key: value[present] for key, value in batch.items()}
+            ids = np.array(list("abcdef"))
+            outputs.write(run.outputs / name / split, mark, ids, present, [batch])
         fitted = Calibration(mark, TEMPERATURE, (0.5,) * 3)
         calibration.write(run.calibration_file(name), fitted)
     return run, settings
@@ -159,6 +187,154 @@ def test_a_product_a_tower_cannot_see_gets_the_label_shares(tmp_path):
     np.testing.assert_allclose(said[4], [0, 2 / 3, 1 / 3], atol=1e-6)
 
 
+def test_heads_are_ranked_on_validation_and_not_on_what_is_reported(tmp_path):
+    # Here product is right of 4 and policy of 2; on validation of 3 and of 5.
+    validation = CHOICES | {
+        "product": [0, 0, 1, 0, 0, 0],
+        "policy": [0, 0, 1, 1, 2, 0],
+        "image": [0, 1, 0, 0, 2, 1],
+    }
+    found = numbers.compute(*set_up(tmp_path, validation=validation), "test")
+    models = found["models"]
+    assert models["product"]["top1"] > models["policy"]["top1"]
+    assert found["ranked_by"] == "top1"
+    assert found["best_head"] == "policy"
+    assert found["ranking"][0] == "policy"
+    assert found["ranking"][-1] == "image"
+    assert list(found["pairs"]) == ["policy|product"]
+    assert found["pairs"]["policy|product"]["top1"] == pytest.approx(-2 / 6)
+    assert models["policy"]["validation"]["top1"] == pytest.approx(5 / 6)
+    said = metrics.logits_of(
+        "single_label",
+        metrics.probabilities(
+            "single_label",
+            (4.0 * np.eye(3)[validation["policy"]] - 1.0) / TEMPERATURE,
+        ),
+    )
+    expected = metrics.log_loss("single_label", TARGETS, said)
+    assert models["policy"]["validation"]["loss"] == pytest.approx(expected)
+
+
+def test_a_tie_on_validation_goes_to_the_lower_loss(tmp_path):
+    # Both are right of four; what policy gets wrong it is sure of.
+    choices = CHOICES | {"policy": CHOICES["product"]}
+    run, settings = set_up(tmp_path, choices=choices)
+    file = run.calibration_file("policy")
+    content = json.loads(file.read_text())
+    write_json(file, content | {"temperature": 0.5})
+    found = numbers.compute(run, settings, "test")
+    figures = [found["models"][x]["validation"] for x in ("product", "policy")]
+    assert figures[0]["top1"] == figures[1]["top1"]
+    assert figures[0]["loss"] < figures[1]["loss"]
+    assert found["best_head"] == "product"
+
+
+def test_multi_label_models_are_ranked_by_micro_f1(tmp_path):
+    found = numbers.compute(*set_up(tmp_path, "multi_label"), "test")
+    assert found["ranked_by"] == "micro_f1"
+    figures = [found["models"][x]["validation"]["micro_f1"] for x in found["ranking"]]
+    assert figures == sorted(figures, reverse=True)
+    product = found["models"]["product"]
+    low, high = product["micro_f1_interval"]
+    assert low <= product["micro_f1"] <= high
+    best = found["models"][product["best_tower_micro_f1"]]
+    gain = product["micro_f1"] - best["micro_f1"]
+    assert product["gain_micro_f1"] == pytest.approx(gain)
+    low, high = product["gain_micro_f1_interval"]
+    assert low <= gain <= high
+    pair = found["pairs"]["product|policy"]
+    gap = product["micro_f1"] - found["models"]["policy"]["micro_f1"]
+    assert pair["micro_f1"] == pytest.approx(gap)
+
+
+@pytest.mark.parametrize("split", ["fusion", "validation", "train"])
+def test_what_a_head_was_fitted_on_is_told(tmp_path, split):
+    run, settings = set_up(tmp_path, overrides=[f"heads.policy.fit_on={split}"])
+    models = numbers.compute(run, settings, "test")["models"]
+    assert models["policy"]["fit_on"] == [split]
+    assert models["policy"]["ranked_on_own_products"] is (split == "validation")
+    assert "fit_on" not in models["product"]
+    assert models["product"]["ranked_on_own_products"] is False
+    assert "ranked_on_own_products" not in models["title"]
+
+
+def test_calibration_errors_are_told_before_and_after(tmp_path):
+    found = numbers.compute(*set_up(tmp_path), "test")["models"]
+    for name, chosen in CHOICES.items():
+        raw = metrics.probabilities("single_label", 4.0 * np.eye(3)[chosen] - 1.0)
+        error = metrics.calibration_error(
+            "single_label", metrics.one_hot(TARGETS, 3), raw
+        )
+        assert found[name]["ece_uncalibrated"] == pytest.approx(error)
+        assert found[name]["ece_uncalibrated"] != found[name]["ece"]
+
+
+def test_rescued_and_broken_products_worked_by_hand(tmp_path):
+    models = numbers.compute(*set_up(tmp_path), "test")["models"]
+    # The title is right of 0, 1, 2; product of 3 as well, policy of 0 and 5.
+    for head, rescued, broken in (("product", 1, 0), ("policy", 1, 2)):
+        expected = {"products": rescued, "share": pytest.approx(rescued / 6)}
+        assert models[head]["rescued"] == expected
+        expected = {"products": broken, "share": pytest.approx(broken / 6)}
+        assert models[head]["broken_by_fusion"] == expected
+        gain = models[head]["gain"]
+        assert (rescued - broken) / 6 == pytest.approx(gain)
+    assert "rescued" not in models["title"]
+
+
+def test_products_by_how_many_towers_are_right_worked_by_hand(tmp_path):
+    found = numbers.compute(*set_up(tmp_path), "test")["towers_right"]
+    members = {"none": [5], "one": [1, 2, 3, 4], "several": [], "all": [0]}
+    assert {key: group["products"] for key, group in found.items()} == {
+        key: len(inside) for key, inside in members.items()
+    }
+    assert found["one"]["right"] == {"product": 3 / 4, "policy": 0.0}
+    assert found["several"]["right"] == {}
+
+
+def test_a_head_is_measured_with_modalities_missing(tmp_path, cases):
+    run, settings = set_up(tmp_path, hidden=(4, 5))
+    said = np.float32(0.8 * np.eye(3)[[0, 0, 1, 1, 2, 1]] + 0.2 / 3)
+    cases["policy", "test"] = {"without_image": said, "only_image": said}
+    models = numbers.compute(run, settings, "test")["models"]
+    missing = models["policy"]["missing"]
+    assert list(missing) == ["all", "without_image", "only_image"]
+    for key, figure in missing["all"].items():
+        assert figure == pytest.approx(models["policy"][key])
+    # Of products 4 and 5 there is no title, so nothing is left without the image and
+    # nothing assigned: four right of four given and six due.
+    assert missing["without_image"]["top1"] == pytest.approx(5 / 6)
+    assert missing["without_image"]["micro_f1"] == pytest.approx(8 / 10)
+    assert missing["only_image"]["micro_f1"] == pytest.approx(5 / 6)
+    assert "missing" not in models["product"]
+    assert "missing" not in models["title"]
+
+
+def test_products_of_two_runs_are_measured_together(tmp_path):
+    generator = np.random.default_rng(0)
+    targets = np.float32(generator.random((8, 3)) < 0.5)
+    said = np.float32(generator.random((8, 3)))
+    # The runs' thresholds differ, so no one threshold gives these decisions.
+    given = said >= np.repeat([[0.2], [0.7]], 4, axis=0)
+    one = numbers.Said("tower", "text_cnn", ("title",), said, given, np.ones(8, bool))
+    found = numbers.measure(
+        "test", "multi_label", targets, np.arange(8), 0, {"title": one}
+    )
+    title = found["models"]["title"]
+    expected = sklearn.metrics.f1_score(targets, given, average="micro")
+    assert title["micro_f1"] == pytest.approx(expected)
+    assert title["top1"] == metrics.is_right("multi_label", targets, said).mean()
+    assert (found["ranking"], found["pairs"]) == ([], {})
+    assert not {"best_head"} & set(found)
+    assert not {"validation", "ece_uncalibrated", "missing", "fit_on"} & set(title)
+
+
+def test_outputs_of_validation_are_needed(tmp_path):
+    run, settings = set_up(tmp_path)
+    shutil.rmtree(run.outputs / "policy" / "validation")
+    assert "policy/validation" in refusal(run, settings)
+
+
 def test_intervals_hold_the_figure_and_repeat(tmp_path):
     run, settings = set_up(tmp_path)
     found = numbers.compute(run, settings, "test")
@@ -174,6 +350,7 @@ def test_intervals_hold_the_figure_and_repeat(tmp_path):
 def test_training_figures_are_shown_and_marks_are_not(tmp_path):
     title = numbers.compute(*set_up(tmp_path), "test")["models"]["title"]
     assert (title["parameters"], title["epochs"]) == (9, 2)
+    assert title["policy_accuracy"] == 0.75
     assert not {"fingerprint", "weights", "seconds", "best_epoch"} & set(title)
 
 
