@@ -20,7 +20,7 @@ ORDER = (
     ("settings",),
     ("experiment",),
     ("run", "tables"),
-    ("splits",),
+    ("splits", "hierarchy"),
     ("catalog",),
     ("text", "image", "augmentation", "character_noise"),
     ("vectors", "image_cache", "cells"),

@@ -12,6 +12,7 @@ import numpy as np
 from tfmm import tables
 from tfmm.errors import CatalogError
 from tfmm.experiment import Experiment
+from tfmm.hierarchy import with_ancestors
 from tfmm.run import fingerprint
 from tfmm.settings import Modality
 from tfmm.splits import splits
@@ -311,6 +312,11 @@ def _labels(table: Table, settings: Experiment) -> list[tuple[str, ...]]:
                 f"{table.where(row)}: {column!r} holds {len(names)} labels and the "
                 f"task is single_label. Received: {list(names)}"
             )
+        if options.hierarchy == "consistent":
+            try:
+                names = tuple(with_ancestors(names, options.path_separator))
+            except CatalogError as error:
+                raise CatalogError(f"{table.where(row)}: {column!r}: {error}") from None
         result.append(names)
     return result
 

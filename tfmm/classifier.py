@@ -11,10 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfmm import cells, image, results
+from tfmm.calibration import Calibration
 from tfmm.dataset import Inputs
 from tfmm.errors import ExperimentError, did_you_mean
 from tfmm.experiment import Experiment
-from tfmm.fusion import Fusion
+from tfmm.fusion import Fusion, calibrated
 from tfmm.run import Run
 from tfmm.settings import Modality
 
@@ -29,13 +30,13 @@ class Source:
         model: dict of its inputs -> `features`, `logits`, and of some `attention`.
         reads: Input -> what is read for it.
         needs: Modalities without any of which it is absent.
-        temperature: Its logits are divided by it before a head reads them.
+        calibration: What its logits go through before a head reads them.
     """
 
     model: keras.Model
     reads: Mapping[str, Inputs]
     needs: tuple[str, ...]
-    temperature: float
+    calibration: Calibration
 
     @property
     def sees_images(self) -> bool:
@@ -85,7 +86,7 @@ class Classifier:
                 results.load_model(run, source),
                 results.reads(settings, source),
                 tuple(needs),
-                results.read_calibration(run, settings, source).temperature,
+                results.read_calibration(run, settings, source),
             )
         self.towers = settings.towers_of(name)
         self.modalities: dict[str, Modality] = {
@@ -95,9 +96,9 @@ class Classifier:
         self.fusion = None
         if not settings.sees_products(name):
             self.fusion = Fusion(run, settings, name)
-        calibration = results.read_calibration(run, settings, name)
-        self.temperature = np.float32(calibration.temperature)
-        self.thresholds = np.float32(calibration.thresholds)
+        self.calibration = results.read_calibration(run, settings, name)
+        self.thresholds = np.float32(self.calibration.thresholds)
+        self.hierarchy = results.hierarchy(run, settings)
         self.prior = np.float32(results.prior_logits(run, settings))
 
     @property
@@ -136,10 +137,13 @@ class Classifier:
         """
         probabilities, present, statuses = self._probabilities(inputs)
         scores, indices = tf.math.top_k(probabilities, self.top_k)
-        if self.task == "single_label":
-            over = tf.broadcast_to(tf.range(self.top_k) == 0, tf.shape(indices))
-        else:
+        if self.hierarchy is None:
             over = scores >= tf.gather(self.thresholds, indices)
+        else:
+            given = self.hierarchy.assigned_in_graph(probabilities, self.thresholds)
+            over = tf.gather(given, indices, batch_dims=1)
+        if self.task == "single_label":
+            over &= tf.range(self.top_k) == 0
         result = {
             "probabilities": probabilities,
             "labels": tf.gather(tf.constant(self.label_names), indices),
@@ -169,13 +173,18 @@ class Classifier:
             logits = heard[self.name]["logits"]
         else:
             for name, source in self.sources.items():
-                heard[name]["logits"] /= np.float32(source.temperature)
+                here = tf.cast(heard[name]["present"], tf.float32)[:, None]
+                logits = calibrated(source.calibration, heard[name]["logits"])
+                heard[name]["logits"] = logits * here
             logits = self.fusion(heard)["logits"]
-        logits = tf.where(any_present[:, None], logits / self.temperature, self.prior)
+        logits = calibrated(self.calibration, logits)
+        logits = tf.where(any_present[:, None], logits, self.prior)
         if self.task == "single_label":
             probabilities = tf.nn.softmax(logits)
         else:
             probabilities = tf.sigmoid(logits)
+        if self.hierarchy is not None:
+            probabilities = self.hierarchy.consistent_in_graph(probabilities)
         statuses = {modality: status for (modality, _), (_, status) in decoded.items()}
         return probabilities, any_present, statuses
 

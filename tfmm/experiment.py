@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from tfmm.errors import ExperimentError, did_you_mean
 from tfmm.settings import (
     TOWER_KINDS,
+    CalibrationSettings,
     Catalog,
     Export,
     Gate,
@@ -40,6 +41,7 @@ class Experiment(Table):
         modalities: The named inputs of a product.
         towers: One model of one modality each.
         heads: Models that fuse towers.
+        calibration: How logits become probabilities and decisions.
         export: What is served; absent if the file has no `[export]`.
     """
 
@@ -52,6 +54,9 @@ class Experiment(Table):
         help="One model of one modality each."
     )
     heads: dict[Name, HeadSettings] = key({}, "Models that fuse towers.")
+    calibration: CalibrationSettings = key(
+        CalibrationSettings(), "How logits become probabilities and decisions."
+    )
     export: Export | None = key(None, "What is served.")
 
     @model_validator(mode="after")
@@ -62,6 +67,7 @@ class Experiment(Table):
                     raise ValueError(
                         f"[{table}.{name}] has a reserved name; choose another"
                     )
+        self.calibration.method_for(self.catalog.task)
         wiring.check_towers(self.modalities, self.towers, TOWER_KINDS)
         wiring.check_heads(self.towers, self.heads, self.catalog.folds)
         models = (*self.towers, *self.heads)

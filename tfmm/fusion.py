@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfmm import results
+from tfmm.calibration import Calibration
 from tfmm.experiment import Experiment
 from tfmm.run import Run
 
@@ -32,14 +33,14 @@ class Fusion:
         self.settings, self.name = settings, name
         sources = settings.sources_of(name)
         self.models: dict[str, keras.Model] = {}
-        self.temperatures = {}
+        self.calibrations: dict[str, Calibration] = {}
         for head in settings.heads_in_order():
             if head in sources or not _is_under(settings, head, name):
                 continue
             self.models[head] = results.load_model(run, head)
             if head != name:
                 found = results.read_calibration(run, settings, head)
-                self.temperatures[head] = np.float32(found.temperature)
+                self.calibrations[head] = found
 
     def __call__(self, heard: Mapping[str, Mapping[str, tf.Tensor]]) -> dict:
         """What the head says.
@@ -58,11 +59,17 @@ class Fusion:
             present = tf.stack([x["present"] for x in inputs.values()], axis=1)
             present = tf.reduce_any(present, axis=1)
             known[head] = {**said, "present": present}
-            if head in self.temperatures:
+            if head in self.calibrations:
                 here = tf.cast(present, tf.float32)[:, None]
+                logits = calibrated(self.calibrations[head], said["logits"])
                 known[head]["features"] = said["features"] * here
-                known[head]["logits"] = said["logits"] / self.temperatures[head] * here
+                known[head]["logits"] = logits * here
         return known[self.name]
+
+
+def calibrated(calibration: Calibration, logits: tf.Tensor) -> tf.Tensor:
+    """`Calibration.apply` of a float32 tensor `(batch, C)`, in the graph."""
+    return logits * np.float32(calibration.scales) + np.float32(calibration.shifts)
 
 
 def _is_under(settings: Experiment, head: str, name: str) -> bool:

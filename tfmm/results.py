@@ -20,6 +20,7 @@ from tfmm.dataset import Inputs
 from tfmm.errors import RunError
 from tfmm.experiment import Experiment
 from tfmm.heads.inputs import Examples
+from tfmm.hierarchy import Hierarchy
 from tfmm.layers import LAYERS
 from tfmm.outputs import Outputs
 from tfmm.pretrained.camembert import CamembertTokens
@@ -46,8 +47,9 @@ def model_fingerprint(run: Run, settings: Experiment, name: str) -> str:
         parts = [shared[:2], catalog, own, modality, files, decoder]
         return fingerprint("tower", *parts, *([heard] if heard else []))
     of_folds = "train_oof" in settings.heads[name].fit_splits
-    folds = [settings.catalog.folds] if of_folds else []
-    return fingerprint("head", shared[:2], own, heard, *folds)
+    folds = settings.catalog.folds if of_folds else 0
+    calibrated = settings.calibration.model_dump(mode="json")
+    return fingerprint("head", shared[:2], own, heard, folds, calibrated)
 
 
 def outputs_fingerprint(
@@ -65,11 +67,25 @@ def read_outputs(run: Run, settings: Experiment, name: str, split: str) -> Outpu
     return outputs.read(run.outputs / name / split, mark)
 
 
-def read_calibration(run: Run, settings: Experiment, name: str) -> Calibration:
-    """A model's calibration; `RunError` if missing or stale."""
+def calibration_fingerprint(run: Run, settings: Experiment, name: str) -> str:
+    """What a model's calibration is made from."""
     _, catalog_fingerprint = outputs.read_targets(run.outputs, "validation")
     mark = outputs_fingerprint(run, settings, name, catalog_fingerprint)
+    own = settings.calibration.model_dump(mode="json")
+    return fingerprint("calibration", mark, own, settings.catalog.hierarchy)
+
+
+def read_calibration(run: Run, settings: Experiment, name: str) -> Calibration:
+    """A model's calibration; `RunError` if missing or stale."""
+    mark = calibration_fingerprint(run, settings, name)
     return calibration.read(run.calibration_file(name), mark)
+
+
+def hierarchy(run: Run, settings: Experiment) -> Hierarchy | None:
+    """The tree of the labels, if answers are to respect it."""
+    if settings.catalog.hierarchy == "none":
+        return None
+    return Hierarchy(run.read_labels(), settings.catalog.path_separator)
 
 
 def read_probabilities(
@@ -80,11 +96,33 @@ def read_probabilities(
     A product that the model has nothing to look at of gets the label shares.
     """
     stored = read_outputs(run, settings, name, split)
-    temperature = np.float32(read_calibration(run, settings, name).temperature)
     present = np.asarray(stored.present)
+    return _probabilities(run, settings, name, stored.logits, present), present
+
+
+def _probabilities(
+    run: Run, settings: Experiment, name: str, logits: np.ndarray, present: np.ndarray
+) -> np.ndarray:
+    applied = read_calibration(run, settings, name).apply(logits)
     prior = np.float32(prior_logits(run, settings))
-    logits = np.where(present[:, None], stored.logits / temperature, prior)
-    return metrics.probabilities(settings.catalog.task, logits), present
+    said = metrics.probabilities(
+        settings.catalog.task, np.where(present[:, None], applied, prior)
+    )
+    tree = hierarchy(run, settings)
+    return said if tree is None else tree.consistent(said)
+
+
+def assigned(
+    run: Run, settings: Experiment, name: str, said: np.ndarray, present: np.ndarray
+) -> np.ndarray:
+    """bool `(n, C)`: the labels that a model gives, of its calibrated probabilities."""
+    thresholds = np.float32(read_calibration(run, settings, name).thresholds)
+    tree = hierarchy(run, settings)
+    if tree is None:
+        given = metrics.assigned(settings.catalog.task, said, thresholds)
+    else:
+        given = tree.assigned(said, thresholds)
+    return given & present[:, None]
 
 
 def prior_logits(run: Run, settings: Experiment) -> list[float]:
@@ -127,11 +165,12 @@ def calibrated(
     run: Run, settings: Experiment, name: str, stored: Outputs
 ) -> dict[str, np.ndarray]:
     """Stored outputs as heads read them: logits calibrated, zeros where absent."""
-    temperature = np.float32(read_calibration(run, settings, name).temperature)
+    present = np.asarray(stored.present)
+    applied = read_calibration(run, settings, name).apply(stored.logits)
     return {
         "features": np.asarray(stored.features),
-        "logits": stored.logits / temperature,
-        "present": np.asarray(stored.present),
+        "logits": applied * present[:, None],
+        "present": present,
     }
 
 
@@ -157,12 +196,13 @@ def examples(
 
 def read_cases(
     run: Run, settings: Experiment, name: str, split: str
-) -> dict[str, np.ndarray]:
-    """What a head says of a split with modalities hidden.
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """What a model says of a split with modalities hidden.
 
     Returns:
         Case, `without_MODALITY` or `only_MODALITY` -> calibrated probabilities
-        `(n, C)`, the label shares where nothing is left; nothing if not stored.
+        `(n, C)`, the label shares where nothing is left, and `present` `(n,)`;
+        nothing if not stored.
 
     Raises:
         RunError: If they are truncated or stale.
@@ -172,8 +212,6 @@ def read_cases(
         return {}
     _, catalog_fingerprint = outputs.read_targets(run.outputs, split)
     mark = outputs_fingerprint(run, settings, name, catalog_fingerprint)
-    temperature = np.float32(read_calibration(run, settings, name).temperature)
-    prior = np.float32(prior_logits(run, settings))
     stored = outputs.read_cases(path, mark)
     modalities = settings.modalities_of(name)
     cases = {f"without_{x}": frozenset([x]) for x in modalities}
@@ -181,10 +219,11 @@ def read_cases(
         cases |= {f"only_{x}": frozenset(modalities) - {x} for x in modalities}
     result = {}
     for case, hidden in cases.items():
-        said = stored[case_key(hidden)]
-        here = said["present"][:, None]
-        logits = np.where(here, said["logits"] / temperature, prior)
-        result[case] = metrics.probabilities(settings.catalog.task, logits)
+        if case_key(hidden) in stored:
+            said = stored[case_key(hidden)]
+            present = said["present"]
+            answered = _probabilities(run, settings, name, said["logits"], present)
+            result[case] = answered, present
     return result
 
 

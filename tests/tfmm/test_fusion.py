@@ -59,14 +59,14 @@ def test_every_training_product_is_answered_by_a_tower_that_never_saw_it(folded)
 
 
 def test_folds_are_calibrated_each_by_itself(folded):
-    """The kept tower's temperature makes of a fold's logits what its own would."""
+    """The kept tower's calibration makes of a fold's logits what its own would."""
     settings = folded.read_experiment()
     task = settings.catalog.task
     stored = results.read_outputs(folded, settings, "title", "train_oof")
     targets, _ = outputs.read_targets(folded.outputs, "train_oof")
     said = results.calibrated(folded, settings, "title", stored)["logits"]
     again = fit(task, targets[stored.present], said[stored.present], "")
-    assert 0.2 < again.temperature < 5
+    assert all(0.2 < scale < 5 for scale in again.scales)
     assert np.isfinite(metrics.log_loss(task, targets, said))
 
 
@@ -94,8 +94,8 @@ def test_a_head_of_heads_is_what_its_parts_say(folded):
         [metrics.probabilities("multi_label", x["logits"]) for x in inputs.values()]
     )
     mean = (each * present[..., None]).sum(axis=0) / present.sum(axis=0)[:, None]
-    temperature = results.read_calibration(folded, settings, "everything").temperature
-    logits = metrics.logits_of("multi_label", mean) / temperature
+    calibration = results.read_calibration(folded, settings, "everything")
+    logits = calibration.apply(metrics.logits_of("multi_label", mean))
     some = present.any(axis=0)
     expected = metrics.probabilities("multi_label", logits)
     np.testing.assert_allclose(said[some], expected[some], atol=1e-5)
@@ -127,7 +127,7 @@ def test_answers_without_a_modality_are_stored_as_if_no_product_had_it(folded, n
     cases = results.read_cases(folded, settings, name, "test")
     assert set(cases) == {"without_title", "without_image"}
     fusion = Fusion(folded, settings, name)
-    temperature = results.read_calibration(folded, settings, name).temperature
+    calibration = results.read_calibration(folded, settings, name)
     prior = np.float32(results.prior_logits(folded, settings))
     heard = {
         tower: results.calibrated(
@@ -140,9 +140,11 @@ def test_answers_without_a_modality_are_stored_as_if_no_product_had_it(folded, n
     }
     heard["title"] = tf.nest.map_structure(np.zeros_like, heard["title"])
     said = fusion(tf.nest.map_structure(tf.constant, heard))
-    logits = np.where(said["present"][:, None], said["logits"] / temperature, prior)
+    logits = np.where(
+        said["present"][:, None], calibration.apply(said["logits"]), prior
+    )
     expected = metrics.probabilities("multi_label", logits)
-    np.testing.assert_allclose(cases["without_title"], expected, atol=1e-6)
+    np.testing.assert_allclose(cases["without_title"][0], expected, atol=1e-6)
 
 
 def test_damaged_cases_are_told(folded, tmp_path):

@@ -244,14 +244,19 @@ def cut_validation(run: Run, settings: Experiment) -> tuple[np.ndarray, np.ndarr
 
 
 def _calibrate(run: Run, settings: Experiment, name: str) -> None:
-    targets, catalog_fingerprint = outputs.read_targets(run.outputs, "validation")
+    targets, _ = outputs.read_targets(run.outputs, "validation")
     stored = results.read_outputs(run, settings, name, "validation")
     present = np.flatnonzero(stored.present)
     if name in settings.heads and "validation" in settings.heads[name].fit_splits:
         held_out = cut_validation(run, settings)[1]
         present = np.intersect1d(present, held_out)
-    mark = results.outputs_fingerprint(run, settings, name, catalog_fingerprint)
+    tree = results.hierarchy(run, settings)
     fitted = calibration.fit(
-        settings.catalog.task, targets[present], stored.logits[present], mark
+        settings.catalog.task,
+        targets[present],
+        stored.logits[present],
+        results.calibration_fingerprint(run, settings, name),
+        settings.calibration,
+        None if tree is None else tree.consistent,
     )
     calibration.write(run.calibration_file(name), fitted)

@@ -258,11 +258,13 @@ def _one_fold(
 
     held_out = catalog.present_rows(settings.towers[name].modality, "validation")
     own = calibration.fit(
-        catalog.task, catalog.targets(held_out), ask(held_out)["logits"], ""
+        *(catalog.task, catalog.targets(held_out), ask(held_out)["logits"], ""),
+        settings.calibration,
     )
     kept_one = results.read_calibration(run, settings, name)
     result = ask(asked)
-    result["logits"] *= np.float32(kept_one.temperature / own.temperature)
+    applied = own.apply(result["logits"])
+    result["logits"] = (applied - kept_one.shifts) / np.float32(kept_one.scales)
     with replacing(file) as partial_file, partial_file.open("wb") as opened:
         np.savez(opened, mark=mark, **result)
     train.forget_checkpoint(places)

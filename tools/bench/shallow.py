@@ -102,6 +102,7 @@ def fit_tower(
         catalog.targets(has["validation"]),
         logits["validation"],
         fingerprint="",
+        settings=CalibrationSettings(method="temperature"),
     ).temperature
     prior = prior_logits(task, catalog.targets(parts["fit"]), num_labels)
     probabilities = {}
