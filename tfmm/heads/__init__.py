@@ -14,14 +14,18 @@ trained by `tfmm.train` on `lesson(settings, problem, model, loss)` of `LESSONS`
 the loss of their settings; those that are not named there learn their logits by it.
 """
 
+from tfmm.heads.early_fusion import early_fusion, early_fusion_lesson
 from tfmm.heads.policy_network import policy_network
 from tfmm.heads.rules import rule
 
 HEADS = {
+    "early_fusion": early_fusion,
     "max": rule,
     "mean": rule,
     "product": rule,
     "policy_network": policy_network,
 }
 
-LESSONS: dict = {}
+LESSONS = {
+    "early_fusion": early_fusion_lesson,
+}
