@@ -95,7 +95,12 @@ def train(
     # model by, which strings do not allow. Ours is built; without a strategy of its
     # own it takes the scope's and leaves that out.
     model._distribute_strategy = None
-    made = _Progress(name, model, settings, places, rate_factors or {})
+    factors = {
+        id(weight): factor
+        for layer, factor in (rate_factors or {}).items()
+        for weight in model.get_layer(layer).weights
+    }
+    made = _Progress(name, model, settings, places, factors)
     made.restore(plan)
     if not made.history:
         made.end_of_epoch(0, validate())
@@ -134,7 +139,7 @@ class _Progress:
         model: keras.Model,
         settings: Training,
         places: Places,
-        rate_factors: Mapping[str, float],
+        rate_factors: Mapping[int, float],
     ):
         self.rate_factors = rate_factors
         self.name, self.model, self.places = name, model, places

@@ -14,6 +14,7 @@ trained by `tfmm.train` on `lesson(settings, problem, model, loss)` of `LESSONS`
 the loss of their settings; those that are not named there learn their logits by it.
 """
 
+from tfmm.heads.early_fusion import early_fusion, early_fusion_lesson
 from tfmm.heads.gate import gate, gate_lesson
 from tfmm.heads.logistic_stack import logistic_stack
 from tfmm.heads.policy_network import policy_lesson, policy_network
@@ -31,9 +32,11 @@ HEADS = {
     "logistic_stack": logistic_stack,
     "policy_network": policy_network,
     "gate": gate,
+    "early_fusion": early_fusion,
 }
 
 LESSONS = {
+    "early_fusion": early_fusion_lesson,
     "gate": gate_lesson,
     "policy_network": policy_lesson,
 }

@@ -144,7 +144,8 @@ def _fit_joint(
         towers = {x: results.load_model(run, x) for x in head.towers}
     else:
         towers = {x: untrained(run, settings, catalog, x) for x in head.towers}
-    model = joint(head, problem, towers)
+    keys = {x: settings.towers[x].modality for x in head.towers}
+    model = joint(head, problem, towers, keys)
     predict = results.predictor(model)
     any_of = settings.modalities_of(name)
 

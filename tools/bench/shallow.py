@@ -51,6 +51,7 @@ from tfmm.errors import TfmmError, command_line
 from tfmm.experiment import Experiment
 from tfmm.progress import say
 from tfmm.run import write_json
+from tfmm.settings import CalibrationSettings
 
 
 def fit_tower(
