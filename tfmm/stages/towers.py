@@ -162,7 +162,7 @@ def _build(
         raise ExperimentError(f"[towers.{name}] {error}") from None
     finally:
         keras.config.set_dtype_policy(before)
-    if tower.initializer_stddev:
+    if tower.initializer_stddev and not isinstance(tower, Tbva):
         loaded = {
             id(weight)
             for layer in model._flatten_layers()
