@@ -49,7 +49,7 @@ def audit(settings: Experiment, path: Path, images: Path | None) -> Catalog:
             f"(product {first.id!r}): {first.reason}"
         )
     needed = {"train", "validation", "test"}
-    needed |= {getattr(head, "fit_on", "test") for head in settings.heads.values()}
+    needed.update(*(head.fit_splits for head in settings.heads.values()))
     for split in SPLITS:
         count = len(catalog.rows(split))
         if not count and split in needed:

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from tfmm import tables
-from tfmm.errors import CatalogError, did_you_mean
+from tfmm.errors import CatalogError
 from tfmm.experiment import Experiment
+from tfmm.hierarchy import with_ancestors
 from tfmm.run import fingerprint
-from tfmm.settings import SPLITS, Modality, Splits
+from tfmm.settings import Modality
+from tfmm.splits import splits
 from tfmm.tables import Table
 
 CELL_SEPARATOR = "\t"  # between the cells of a modality of kind `table`
@@ -183,7 +185,7 @@ def load(
         )
     groups = _groups(table, settings, ids)
     if label_names is None:
-        split, split_groups = _splits(table, settings, groups)
+        split, split_groups = splits(table, settings.catalog, groups)
     else:
         split, split_groups = np.full(len(ids), "test", dtype="<U10"), ()
     split[list(left_out)] = ""
@@ -310,6 +312,11 @@ def _labels(table: Table, settings: Experiment) -> list[tuple[str, ...]]:
                 f"{table.where(row)}: {column!r} holds {len(names)} labels and the "
                 f"task is single_label. Received: {list(names)}"
             )
+        if options.hierarchy == "consistent":
+            try:
+                names = tuple(with_ancestors(names, options.path_separator))
+            except CatalogError as error:
+                raise CatalogError(f"{table.where(row)}: {column!r}: {error}") from None
         result.append(names)
     return result
 
@@ -327,55 +334,3 @@ def _groups(table: Table, settings: Experiment, ids: np.ndarray) -> np.ndarray:
         return ids
     cells = [cell.strip() for cell in table.text_column(column)]
     return np.array([g or i for g, i in zip(cells, ids, strict=True)], object)
-
-
-def _splits(
-    table: Table, settings: Experiment, groups: np.ndarray
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Each product's split, and the groups that the split column itself spreads.
-
-    A product without a split of its own goes where its group is, if that is one
-    split, and else where the group's hash says.
-    """
-    options = settings.catalog
-    named = [""] * len(groups)
-    if options.split in table or "split" in options.model_fields_set:
-        named = [cell.strip() for cell in table.text_column(options.split)]
-    homes: dict[str, set[str]] = {}
-    for row, (group, name) in enumerate(zip(groups, named, strict=True)):
-        if name and name not in SPLITS:
-            raise CatalogError(
-                f"{table.where(row)}: {options.split!r} names an unknown split. "
-                f"Received: {name!r}{did_you_mean(name, SPLITS)}"
-            )
-        if name:
-            homes.setdefault(str(group), set()).add(name)
-
-    def home(group: str) -> str:
-        names = homes.get(group, set())
-        return next(iter(names)) if len(names) == 1 else split_of(group, options.splits)
-
-    split = [name or home(str(g)) for g, name in zip(groups, named, strict=True)]
-    spread = tuple(sorted(group for group, names in homes.items() if len(names) > 1))
-    return np.array(split, dtype="<U10"), spread
-
-
-def split_of(group: str, shares: Splits) -> str:
-    """The split of a group, from nothing but its name and the shares.
-
-    The name's hash is a number in [0, 1); the shares cut that range in the order
-    train, fusion, validation, test. So rows that come or go move nobody, and
-    neither does the seed.
-
-    Example:
-    >>> split_of("MALM", Splits()) == split_of("MALM", Splits())
-    True
-    """
-    digest = hashlib.sha256(group.encode("utf-8", "surrogatepass")).digest()
-    position = int.from_bytes(digest[:8], "big") / 2**64
-    edge = 0.0
-    for name in SPLITS:
-        edge += getattr(shares, name)
-        if position < edge:
-            return name
-    return next(name for name in reversed(SPLITS) if getattr(shares, name))

@@ -11,8 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfmm import cells, image, results
+from tfmm.calibration import Calibration
+from tfmm.dataset import Inputs
 from tfmm.errors import ExperimentError, did_you_mean
 from tfmm.experiment import Experiment
+from tfmm.fusion import Fusion, calibrated
 from tfmm.run import Run
 from tfmm.settings import Modality
 
@@ -20,22 +23,24 @@ DEFAULT_TOP_K = 5
 
 
 @dataclass(frozen=True)
-class Tower:
-    """A trained tower and what it reads.
+class Source:
+    """A trained model that sees products, and what it reads of them.
 
     Attributes:
-        model: dict of its modality -> `features`, `logits`.
-        modality: The modality's name.
-        image_size: Side in pixels; 0 if it is no image.
-        num_cells: Cells of a row; 0 if it is no table.
-        temperature: Its logits are divided by it before a head reads them.
+        model: dict of its inputs -> `features`, `logits`, and of some `attention`.
+        reads: Input -> what is read for it.
+        needs: Modalities without any of which it is absent.
+        calibration: What its logits go through before a head reads them.
     """
 
     model: keras.Model
-    modality: str
-    image_size: int
-    num_cells: int
-    temperature: float
+    reads: Mapping[str, Inputs]
+    needs: tuple[str, ...]
+    calibration: Calibration
+
+    @property
+    def sees_images(self) -> bool:
+        return any(inputs.image_size for inputs in self.reads.values())
 
 
 class Classifier:
@@ -72,27 +77,28 @@ class Classifier:
         self.task = settings.catalog.task
         self.label_names = run.read_labels()
         self.top_k = min(top_k, len(self.label_names))
-        self.towers: dict[str, Tower] = {}
-        for tower in settings.towers_of(name):
-            reads = results.tower_inputs(settings.towers[tower])
-            about = settings.modalities[reads.modality]
-            self.towers[tower] = Tower(
-                results.load_model(run, tower),
-                reads.modality,
-                reads.image_size,
-                len(about.columns) if about.kind == "table" else 0,
-                results.read_calibration(run, settings, tower).temperature,
+        self.sources: dict[str, Source] = {}
+        for source in settings.sources_of(name):
+            needs = settings.modalities_of(source)
+            if source in settings.towers:
+                needs = [settings.towers[source].modality]
+            self.sources[source] = Source(
+                results.load_model(run, source),
+                results.reads(settings, source),
+                tuple(needs),
+                results.read_calibration(run, settings, source),
             )
-        used = {tower.modality for tower in self.towers.values()}
+        self.towers = settings.towers_of(name)
         self.modalities: dict[str, Modality] = {
-            modality: about
-            for modality, about in settings.modalities.items()
-            if modality in used
+            modality: settings.modalities[modality]
+            for modality in settings.modalities_of(name)
         }
-        self.head = results.load_model(run, name) if name in settings.heads else None
-        calibration = results.read_calibration(run, settings, name)
-        self.temperature = np.float32(calibration.temperature)
-        self.thresholds = np.float32(calibration.thresholds)
+        self.fusion = None
+        if not settings.sees_products(name):
+            self.fusion = Fusion(run, settings, name)
+        self.calibration = results.read_calibration(run, settings, name)
+        self.thresholds = np.float32(self.calibration.thresholds)
+        self.hierarchy = results.hierarchy(run, settings)
         self.prior = np.float32(results.prior_logits(run, settings))
 
     @property
@@ -105,8 +111,8 @@ class Classifier:
     @property
     def models(self) -> list[keras.Model]:
         """Every Keras model inside."""
-        towers = [tower.model for tower in self.towers.values()]
-        return towers if self.head is None else [*towers, self.head]
+        heads = [] if self.fusion is None else self.fusion.models.values()
+        return [*(source.model for source in self.sources.values()), *heads]
 
     def signature(self) -> dict[str, tf.TensorSpec]:
         """What `answer` takes: string `(batch,)` for each modality."""
@@ -131,10 +137,13 @@ class Classifier:
         """
         probabilities, present, statuses = self._probabilities(inputs)
         scores, indices = tf.math.top_k(probabilities, self.top_k)
-        if self.task == "single_label":
-            over = tf.broadcast_to(tf.range(self.top_k) == 0, tf.shape(indices))
-        else:
+        if self.hierarchy is None:
             over = scores >= tf.gather(self.thresholds, indices)
+        else:
+            given = self.hierarchy.assigned_in_graph(probabilities, self.thresholds)
+            over = tf.gather(given, indices, batch_dims=1)
+        if self.task == "single_label":
+            over &= tf.range(self.top_k) == 0
         result = {
             "probabilities": probabilities,
             "labels": tf.gather(tf.constant(self.label_names), indices),
@@ -149,32 +158,51 @@ class Classifier:
 
     def _probabilities(self, inputs):
         decoded: dict[tuple[str, int], tuple[tf.Tensor, tf.Tensor]] = {}
-        heard = {}
-        for name, tower in self.towers.items():
-            raw = inputs[tower.modality]
-            if tower.image_size:
-                key = (tower.modality, tower.image_size)
-                if key not in decoded:
-                    decoded[key] = image.decode_batch(raw, tower.image_size)
-                images, status = decoded[key]
-                heard[name] = _look_at(tower, images, tf.equal(status, image.USED))
-            else:
-                heard[name] = _read(tower, raw)
+        for source in self.sources.values():
+            for part in source.reads.values():
+                key = (part.modality, part.image_size)
+                if part.image_size and key not in decoded:
+                    decoded[key] = image.decode_batch(inputs[key[0]], key[1])
+        heard = {
+            name: _ask(source, self._values(source, inputs, decoded))
+            for name, source in self.sources.items()
+        }
         present = tf.stack([x["present"] for x in heard.values()], axis=1)
         any_present = tf.reduce_any(present, axis=1)
-        if self.head is None:
+        if self.fusion is None:
             logits = heard[self.name]["logits"]
         else:
-            for name, tower in self.towers.items():
-                heard[name]["logits"] /= np.float32(tower.temperature)
-            logits = self.head(heard, training=False)["logits"]
-        logits = tf.where(any_present[:, None], logits / self.temperature, self.prior)
+            for name, source in self.sources.items():
+                here = tf.cast(heard[name]["present"], tf.float32)[:, None]
+                logits = calibrated(source.calibration, heard[name]["logits"])
+                heard[name]["logits"] = logits * here
+            logits = self.fusion(heard)["logits"]
+        logits = calibrated(self.calibration, logits)
+        logits = tf.where(any_present[:, None], logits, self.prior)
         if self.task == "single_label":
             probabilities = tf.nn.softmax(logits)
         else:
             probabilities = tf.sigmoid(logits)
+        if self.hierarchy is not None:
+            probabilities = self.hierarchy.consistent_in_graph(probabilities)
         statuses = {modality: status for (modality, _), (_, status) in decoded.items()}
         return probabilities, any_present, statuses
+
+    def _values(self, source: Source, inputs, decoded) -> dict[str, tf.Tensor]:
+        """What a source takes, with what of it is there as `INPUT_present`."""
+        values = {}
+        for key, part in source.reads.items():
+            raw = inputs[part.modality]
+            if part.image_size:
+                values[key], status = decoded[part.modality, part.image_size]
+                here = tf.equal(status, image.USED)
+            else:
+                about = self.modalities[part.modality]
+                num_cells = len(about.columns) if about.kind == "table" else 0
+                here = cells.present(raw, num_cells)
+                values[key] = tf.where(here, raw, "")
+            values[f"{key}_present"] = here
+        return values
 
 
 def load(run: Run, name: str | None = None) -> Classifier:
@@ -198,36 +226,38 @@ def load(run: Run, name: str | None = None) -> Classifier:
     return Classifier(run, settings, name or settings.export.head, top_k)
 
 
-def _read(tower: Tower, texts: tf.Tensor) -> dict[str, tf.Tensor]:
-    present = cells.present(texts, tower.num_cells)
-    outputs = tower.model({tower.modality: texts}, training=False)
-    here = tf.cast(present, tf.float32)[:, None]
-    return {
-        "features": outputs["features"] * here,
-        "logits": outputs["logits"] * here,
-        "present": present,
-    }
+def _ask(source: Source, values: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """What a source says; zeros for the products that it has nothing to see of.
 
-
-def _look_at(
-    tower: Tower, images: tf.Tensor, present: tf.Tensor
-) -> dict[str, tf.Tensor]:
-    """Runs the network on the images that are there, and on no others."""
+    A network of images runs on the rows that it has something of, and on no others.
+    """
+    here = [
+        values[f"{key}_present"]
+        for key, part in source.reads.items()
+        if part.modality in source.needs
+    ]
+    present = tf.reduce_any(tf.stack(here, axis=1), axis=1)
+    taken = {key: values[key] for key in source.model.input}
+    if not source.sees_images:
+        said = source.model(taken, training=False)
+        mask = tf.cast(present, tf.float32)[:, None]
+        return {**{key: x * mask for key, x in said.items()}, "present": present}
     rows = tf.where(present)
-    widths = {key: value.shape[-1] for key, value in tower.model.output.items()}
+    shapes = {key: value.shape[1:] for key, value in source.model.output.items()}
 
     def run():
-        some = tf.gather(images, rows[:, 0])
-        outputs = tower.model({tower.modality: some}, training=False)
-        return [outputs[key] for key in widths]
+        some = {key: tf.gather(value, rows[:, 0]) for key, value in taken.items()}
+        said = source.model(some, training=False)
+        return [said[key] for key in shapes]
 
     def nothing():
-        return [tf.zeros([0, width]) for width in widths.values()]
+        return [tf.zeros([0, *shape]) for shape in shapes.values()]
 
     some = tf.cond(tf.size(rows) > 0, run, nothing)
-    batch = tf.shape(present, out_type=tf.int64)[0]
+    batch = tf.shape(present, out_type=tf.int64)[:1]
     result = {"present": present}
-    for (key, width), values in zip(widths.items(), some, strict=True):
-        whole = tf.scatter_nd(rows, values, tf.stack([batch, width]))
-        result[key] = tf.ensure_shape(whole, [None, width])
+    for (key, shape), found in zip(shapes.items(), some, strict=True):
+        size = tf.concat([batch, tf.constant(shape, tf.int64)], axis=0)
+        whole = tf.scatter_nd(rows, found, size)
+        result[key] = tf.ensure_shape(whole, [None, *shape])
     return result

@@ -1,7 +1,8 @@
 """Catalog + rows -> tf.data, in the shape that towers take."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import tensorflow as tf
@@ -13,7 +14,7 @@ from tfmm.settings import Augmentation
 
 @dataclass(frozen=True)
 class Inputs:
-    """What one tower reads of a product.
+    """What a model reads of a product by one of its inputs.
 
     Attributes:
         modality: The modality's name.
@@ -21,12 +22,14 @@ class Inputs:
         load_size: Side in pixels that training reads an image at, before it is
             augmented to `image_size`; `image_size` if absent.
         augmentation: Random changes of training images.
+        flagged: Whether the model is also told where it is missing.
     """
 
     modality: str
     image_size: int = 0
     load_size: int | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
+    flagged: bool = False
 
     @property
     def sizes(self) -> set[int]:
@@ -34,12 +37,17 @@ class Inputs:
         return {self.image_size, self.load_size or self.image_size} - {0}
 
 
+Reads = Mapping[str, Inputs]
+Caches = Mapping[tuple[str, int], np.ndarray]
+
+
 def batches(
     catalog: Catalog,
     rows: np.ndarray,
-    inputs: Inputs,
+    reads: Reads,
     batch_size: int,
-    caches: Mapping[int, np.ndarray] | None = None,
+    caches: Caches | None = None,
+    hidden: Collection[str] = (),
 ) -> tf.data.Dataset:
     """The inputs of some products in the order of `rows`, batch by batch.
 
@@ -47,108 +55,173 @@ def batches(
 
     Args:
         catalog: A checked catalog.
-        rows: `(n,)` indices of products that have the modality.
-        inputs: What to read of them.
+        rows: `(n,)` indices of products.
+        reads: Input of the model -> what to read for it.
         batch_size: Products a batch; the last one may be smaller.
-        caches: Side in pixels -> what `tfmm.image_cache.ready` returns for it. A side
-            that is not there is decoded from the files, to the same pixels.
+        caches: (modality, side in pixels) -> what `tfmm.image_cache.ready` returns for
+            it. What is not there is decoded from the files, to the same pixels.
+        hidden: Modalities that are given as if no product had them.
 
     Returns:
-        Dataset of dicts: the modality's name -> string `(batch,)` or float32
-        `(batch, image_size, image_size, 3)` in [0, 255].
+        Dataset of dicts: each input -> string `(batch,)`, `""` where missing, or
+        float32 `(batch, image_size, image_size, 3)` in [0, 255], black where missing;
+        for flagged inputs also `INPUT_present` -> bool `(batch,)`.
     """
-    values = _values(catalog, rows, inputs, inputs.image_size, batch_size, caches)
-    return values.map(lambda value: {inputs.modality: value}).prefetch(2)
+    parts = {}
+    for key, inputs in reads.items():
+        size = inputs.image_size
+        here = catalog.present(inputs.modality, rows)
+        here &= inputs.modality not in hidden
+        parts[key] = _values(catalog, rows, here, inputs, size, batch_size, caches)
+        if inputs.flagged:
+            parts[f"{key}_present"] = _flags(here, batch_size)
+    return tf.data.Dataset.zip(parts).prefetch(2)
 
 
 def epoch(
     catalog: Catalog,
     rows: np.ndarray,
-    inputs: Inputs,
+    reads: Reads,
     batch_size: int,
     seed: tuple[int, int],
-    caches: Mapping[int, np.ndarray] | None = None,
+    caches: Caches | None = None,
+    modality_dropout: float = 0.0,
+    always: Collection[str] = (),
 ) -> tf.data.Dataset:
     """One shuffled pass over some products with their targets; images augmented.
 
     Args:
         catalog: A checked catalog.
-        rows: `(n,)` indices of products that have the modality and labels.
-        inputs: What to read of them.
+        rows: `(n,)` indices of products that have labels.
+        reads: As in `batches`.
         batch_size: Products a batch.
         seed: The run's seed and the epoch. Order and augmentation depend on nothing
             else, so an epoch that is repeated after a kill is the same epoch.
         caches: As in `batches`.
+        modality_dropout: Chance that a product is given without an input that it
+            has; never without the last one.
+        always: Inputs that are not hidden.
 
     Returns:
         Dataset of pairs: the dict of `batches`, and `{"logits": targets}` with
         float32 `(batch, C)` or int32 `(batch,)`.
     """
     rows = np.random.default_rng(seed).permutation(rows)
-    size, changes = inputs.image_size, inputs.augmentation
-    load_size = inputs.load_size or size
-    values = _values(catalog, rows, inputs, load_size, batch_size, caches)
-    if size and changes != Augmentation():
-        generator = np.random.default_rng((*seed, 1))
-        draws = augmentation.draw(changes, len(rows), load_size, size, generator)
-        draws = tf.data.Dataset.from_tensor_slices(draws).batch(batch_size)
-        values = tf.data.Dataset.zip(values, draws).map(
-            lambda images, drawn: augmentation.augment(changes, images, drawn, size),
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-    targets = tf.data.Dataset.from_tensor_slices(catalog.targets(rows))
-    return (
-        tf.data.Dataset.zip(values, targets.batch(batch_size))
-        .map(lambda value, target: ({inputs.modality: value}, {"logits": target}))
-        .prefetch(2)
+    present = np.stack(
+        [catalog.present(inputs.modality, rows) for inputs in reads.values()], axis=1
     )
+    kept = keep_some(present, modality_dropout, (*seed, 2))
+    kept[:, [key in always for key in reads]] = True
+    kept &= present
+    parts = {}
+    for position, (key, inputs) in enumerate(reads.items()):
+        here = kept[:, position]
+        size, changes = inputs.image_size, inputs.augmentation
+        load_size = inputs.load_size or size
+        values = _values(catalog, rows, here, inputs, load_size, batch_size, caches)
+        if size and changes != Augmentation():
+            generator = np.random.default_rng((*seed, 1))
+            draws = augmentation.draw(changes, len(rows), load_size, size, generator)
+            draws = tf.data.Dataset.from_tensor_slices(draws).batch(batch_size)
+            values = tf.data.Dataset.zip(values, draws).map(
+                partial(_augment, changes, size),
+                num_parallel_calls=tf.data.AUTOTUNE,
+                deterministic=True,
+            )
+        parts[key] = values
+        if inputs.flagged:
+            parts[f"{key}_present"] = _flags(here, batch_size)
+    targets = tf.data.Dataset.from_tensor_slices(catalog.targets(rows))
+    pairs = tf.data.Dataset.zip(parts, {"logits": targets.batch(batch_size)})
+    return pairs.prefetch(2)
+
+
+def _augment(changes: Augmentation, size: int, images, drawn):
+    return augmentation.augment(changes, images, drawn, size)
+
+
+def _flags(here: np.ndarray, batch_size: int) -> tf.data.Dataset:
+    return tf.data.Dataset.from_tensor_slices(here).batch(batch_size)
 
 
 def _values(
     catalog: Catalog,
     rows: np.ndarray,
+    here: np.ndarray,
     inputs: Inputs,
     size: int,
     batch_size: int,
-    caches: Mapping[int, np.ndarray] | None,
+    caches: Caches | None,
 ) -> tf.data.Dataset:
-    """Batches of strings, or of images `size` pixels wide."""
+    """Batches of strings, or of images `size` pixels wide; empty where not `here`."""
     if not size:
-        texts = catalog.texts[inputs.modality][rows]
+        texts = np.where(here, catalog.texts[inputs.modality][rows], "")
         return tf.data.Dataset.from_tensor_slices(texts).batch(batch_size)
-    if not caches or size not in caches:
-        paths = catalog.images[inputs.modality][rows]
+    cache = (caches or {}).get((inputs.modality, size))
+    if cache is None:
+        paths = np.where(here, catalog.images[inputs.modality][rows], "")
         return image.decode_files(paths, size).batch(batch_size)
-    cache = caches[size]
 
-    def read(some_rows):
+    def pixels(some_rows, some_here):
+        return cache[some_rows] * some_here[:, None, None, None].astype(np.uint8)
+
+    def read(some_rows, some_here):
         # Not stateful, or TensorFlow would read batches one after the other.
         images = tf.numpy_function(
-            cache.__getitem__, [some_rows], tf.uint8, stateful=False
+            pixels, [some_rows, some_here], tf.uint8, stateful=False
         )
         images = tf.ensure_shape(images, [None, size, size, 3])
         return tf.cast(images, tf.float32)
 
-    rows = tf.data.Dataset.from_tensor_slices(rows).batch(batch_size)
-    return rows.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    numbers = tf.data.Dataset.from_tensor_slices((rows, here)).batch(batch_size)
+    return numbers.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def arrays_epoch(
-    inputs: Mapping, targets: np.ndarray, batch_size: int, seed: tuple[int, int]
+    inputs: Mapping,
+    targets: Mapping[str, np.ndarray],
+    batch_size: int,
+    seed: tuple[int, int],
+    weights: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """One shuffled pass over arrays: what heads are trained on.
 
     Args:
         inputs: Nested dict of arrays `(n, ...)`.
-        targets: float32 `(n, C)` or int32 `(n,)`.
+        targets: Output -> array `(n, ...)`.
         batch_size: Products a batch.
         seed: The run's seed and the epoch.
+        weights: float32 `(n,)`: how much each product counts.
 
     Returns:
-        Dataset of pairs `(inputs, {"logits": targets})`.
+        Dataset of pairs `(inputs, targets)`, or of triples with the weights.
     """
-    order = np.random.default_rng(seed).permutation(len(targets))
-    shuffled = tf.nest.map_structure(lambda array: array[order], dict(inputs))
-    pairs = (shuffled, {"logits": targets[order]})
-    return tf.data.Dataset.from_tensor_slices(pairs).batch(batch_size).prefetch(2)
+    parts = [dict(inputs), dict(targets)]
+    if weights is not None:
+        parts.append(dict.fromkeys(targets, weights))
+    count = len(next(iter(targets.values())))
+    order = np.random.default_rng(seed).permutation(count)
+    shuffled = tf.nest.map_structure(lambda array: array[order], tuple(parts))
+    return tf.data.Dataset.from_tensor_slices(shuffled).batch(batch_size).prefetch(2)
+
+
+def keep_some(present: np.ndarray, rate: float, seed: tuple[int, ...]) -> np.ndarray:
+    """Which inputs products are given with, when some are hidden at random.
+
+    Args:
+        present: bool `(n, inputs)`.
+        rate: Chance of each to be hidden; never the last one of a product.
+        seed: Of the draws.
+
+    Returns:
+        bool `(n, inputs)`, true in no place where `present` is not.
+    """
+    if not rate:
+        return present.copy()
+    draws = np.random.default_rng(seed).random(present.shape)
+    kept = present & (draws >= rate)
+    # Where all would be hidden, the one with the greatest draw stays.
+    luckiest = np.argmax(np.where(present, draws, -1.0), axis=1)
+    none = present.any(axis=1) & ~kept.any(axis=1)
+    kept[none, luckiest[none]] = True
+    return kept

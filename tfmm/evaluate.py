@@ -71,7 +71,7 @@ def evaluate(
             + "".join(f" ({label!r} ...)" for label in products.unknown_labels[:1])
         )
         audit.write_targets(place, products, "test", name)
-        for model in (*settings.towers, *settings.heads):
+        for model in (*settings.towers_in_order(), *settings.heads_in_order()):
             if place.model_info_file(model).exists():
                 stages.write_outputs_of(place, settings, model, products, name)
         audit.write_left_out(to or place.report(name), products)

@@ -10,15 +10,19 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from tfmm.errors import ExperimentError, did_you_mean
 from tfmm.settings import (
     TOWER_KINDS,
+    CalibrationSettings,
     Catalog,
     Export,
+    Gate,
     HeadSettings,
+    Joint,
     Modality,
     Name,
     Table,
-    TableTower,
+    Tbva,
     TowerSettings,
     key,
+    wiring,
 )
 
 # Names that layers and answers bear, so that no modality or model can.
@@ -37,6 +41,7 @@ class Experiment(Table):
         modalities: The named inputs of a product.
         towers: One model of one modality each.
         heads: Models that fuse towers.
+        calibration: How logits become probabilities and decisions.
         export: What is served; absent if the file has no `[export]`.
     """
 
@@ -49,6 +54,9 @@ class Experiment(Table):
         help="One model of one modality each."
     )
     heads: dict[Name, HeadSettings] = key({}, "Models that fuse towers.")
+    calibration: CalibrationSettings = key(
+        CalibrationSettings(), "How logits become probabilities and decisions."
+    )
     export: Export | None = key(None, "What is served.")
 
     @model_validator(mode="after")
@@ -59,36 +67,9 @@ class Experiment(Table):
                     raise ValueError(
                         f"[{table}.{name}] has a reserved name; choose another"
                     )
-        for name, tower in self.towers.items():
-            where = f"[towers.{name}]"
-            if tower.modality not in self.modalities:
-                raise ValueError(
-                    f"{where} modality = {tower.modality!r} is not in [modalities]"
-                    f"{did_you_mean(tower.modality, self.modalities)}"
-                )
-            modality = self.modalities[tower.modality]
-            if modality.kind != TOWER_KINDS[tower.model]:
-                raise ValueError(
-                    f"{where} {tower.model} reads {TOWER_KINDS[tower.model]}. "
-                    f"Received: modality {tower.modality!r} of kind {modality.kind!r}"
-                )
-            if isinstance(tower, TableTower):
-                try:
-                    tower.read_from(modality.columns)
-                except ValueError as error:
-                    raise ValueError(f"{where} {error}") from None
-        for name, head in self.heads.items():
-            where = f"[heads.{name}]"
-            if name in self.towers:
-                raise ValueError(f"{where} has the name of a tower; choose another")
-            if len(set(head.towers)) != len(head.towers):
-                raise ValueError(f"{where} names a tower twice: {head.towers}")
-            for tower_name in head.towers:
-                if tower_name not in self.towers:
-                    raise ValueError(
-                        f"{where} towers: {tower_name!r} is not in [towers]"
-                        f"{did_you_mean(tower_name, self.towers)}"
-                    )
+        self.calibration.method_for(self.catalog.task)
+        wiring.check_towers(self.modalities, self.towers, TOWER_KINDS)
+        wiring.check_heads(self.towers, self.heads, self.catalog.folds)
         models = (*self.towers, *self.heads)
         if self.export and self.export.head not in models:
             raise ValueError(
@@ -102,7 +83,9 @@ class Experiment(Table):
         name, default, place = other[self.catalog.task]
         for table, all_models in (("towers", self.towers), ("heads", self.heads)):
             for model_name, model in all_models.items():
-                if getattr(model, name, default) != default:
+                # A gate's loss is its own, and the same for both tasks.
+                alien = getattr(model, name, default) != default
+                if alien and not isinstance(model, Gate):
                     raise ValueError(
                         f"[{table}.{model_name}] {name} belongs to {place}. "
                         f"Received: task = {self.catalog.task!r}"
@@ -113,9 +96,58 @@ class Experiment(Table):
         """The settings of the tower or head called `name`."""
         return self.towers[name] if name in self.towers else self.heads[name]
 
-    def towers_of(self, name: str) -> list[str]:
-        """The towers that the model `name` hears: itself if it is a tower."""
+    def inputs_of(self, name: str) -> list[str]:
+        """The models that the model `name` hears: itself if it is a tower."""
         return [name] if name in self.towers else list(self.heads[name].towers)
+
+    def towers_of(self, name: str) -> list[str]:
+        """The towers that the model `name` hears, also by way of other heads.
+
+        In the order in which they are first heard.
+        """
+        if name in self.towers:
+            return [name]
+        found = [x for heard in self.inputs_of(name) for x in self.towers_of(heard)]
+        return list(dict.fromkeys(found))
+
+    def sources_of(self, name: str) -> list[str]:
+        """The models under `name` that see products: towers and joint networks."""
+        if self.sees_products(name):
+            return [name]
+        found = [x for heard in self.inputs_of(name) for x in self.sources_of(heard)]
+        return list(dict.fromkeys(found))
+
+    def sees_products(self, name: str) -> bool:
+        """Whether a model reads products, and not other models' outputs."""
+        return name in self.towers or isinstance(self.heads[name], Joint)
+
+    def starts_from(self, name: str) -> list[str]:
+        """The models that `name` is made from, by their outputs or their weights."""
+        model = self.model_settings(name)
+        if isinstance(model, Tbva):
+            return [model.image_tower, model.text_tower]
+        return [] if name in self.towers else list(model.towers)
+
+    def modalities_of(self, name: str) -> list[str]:
+        """The modalities that a model reads, in the experiment's order."""
+        read = {
+            self.towers[part].modality
+            for tower in self.towers_of(name)
+            for part in (tower, *self.starts_from(tower))
+        }
+        return [modality for modality in self.modalities if modality in read]
+
+    def towers_in_order(self) -> list[str]:
+        """The towers, each after those that it starts from."""
+        return sorted(self.towers, key=lambda x: isinstance(self.towers[x], Tbva))
+
+    def heads_in_order(self) -> list[str]:
+        """The heads, each after those that it hears."""
+        return wiring.in_order(self.heads)
+
+    def has_out_of_fold(self, name: str) -> bool:
+        """Whether a model has outputs of the split `train_oof`."""
+        return wiring.has_out_of_fold(name, self.towers, self.heads, self.catalog.folds)
 
 
 def load(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Experiment:

@@ -64,11 +64,11 @@ def fit(
         audit.write(place, products)
         place.write_start(settings, sys.argv, about)
         if "towers" in wanted:
-            for name in settings.towers:
+            for name in settings.towers_in_order():
                 stages.fit_tower(place, settings, products, name)
         if "heads" in wanted:
-            for name in settings.heads:
-                stages.fit_head(place, settings, name)
+            for name in settings.heads_in_order():
+                stages.fit_head(place, settings, products, name)
         if "report" in wanted:
             page = report.write(place, settings, "test")
             print(page)

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
+from tfmm.dataset import keep_some
+
 
 def take(inputs: dict, rows: np.ndarray) -> dict:
     """Some rows of nested arrays `(n, ...)`."""
@@ -23,12 +25,11 @@ def hide_towers(inputs: dict, rate: float, seed: tuple[int, int]) -> dict:
     if not rate:
         return inputs
     present = np.stack([x["present"] for x in inputs.values()], axis=1)
-    draws = np.random.default_rng((*seed, 2)).random(present.shape)
-    kept = present & (draws >= rate)
-    # Where all would be hidden, the one with the greatest draw stays.
-    luckiest = np.argmax(np.where(present, draws, -1.0), axis=1)
-    none = present.any(axis=1) & ~kept.any(axis=1)
-    kept[none, luckiest[none]] = True
+    return hidden(inputs, keep_some(present, rate, (*seed, 2)))
+
+
+def hidden(inputs: dict, kept: np.ndarray) -> dict:
+    """The towers' outputs with zeros where `kept`, bool `(n, towers)`, is false."""
     return {
         tower: {
             "features": values["features"] * kept[:, position, None],

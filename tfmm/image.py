@@ -4,6 +4,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -90,14 +91,24 @@ def decode_files(paths: np.ndarray, size: int) -> tf.data.Dataset:
     """Decodes image files of a checked catalog in parallel.
 
     Args:
-        paths: `(n,)` strings.
+        paths: `(n,)` strings; `""` where there is no image.
         size: Side in pixels.
 
     Returns:
-        Dataset of what `decode_file` returns, in the order of `paths`.
+        Dataset of what `decode_file` returns, in the order of `paths`; black where
+        there is no image.
     """
+
+    def decode(path):
+        return decode_file(path, size)
+
+    def decode_or_black(path):
+        nothing = partial(tf.zeros, [size, size, 3])
+        return tf.cond(tf.equal(path, ""), nothing, partial(decode, path))
+
+    whole = all(path != "" for path in paths)
     return tf.data.Dataset.from_tensor_slices(paths).map(
-        lambda path: decode_file(path, size),
+        decode if whole else decode_or_black,
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )

@@ -32,10 +32,11 @@ def quick_measures(
 ) -> dict[str, float]:
     """What training looks at after an epoch: `loss`, `top1`, `micro_f1`, `macro_f1`.
 
-    Thresholds are 0.5. Args and means as in `measures`; `logits` float `(n, C)`.
+    Thresholds are `default_thresholds`. Args and means as in `measures`; `logits`
+    float `(n, C)`.
     """
     said = probabilities(task, logits)
-    given = assigned(task, said, np.full(said.shape[1], 0.5))
+    given = assigned(task, said, default_thresholds(task, said.shape[1]))
     truth = one_hot(targets, said.shape[1]) if task == "single_label" else targets > 0
     return {
         "loss": log_loss(task, targets, logits),
@@ -74,14 +75,18 @@ def assigned(
 ) -> np.ndarray:
     """bool `(n, C)`: the labels that are given to each product.
 
-    The most probable label for `single_label`; every label at or over its threshold
-    `(C,)` for `multi_label`.
+    Every label at or over its threshold `(C,)`; for `single_label` only the most
+    probable one may be given.
     """
+    over = probabilities >= thresholds
     if task == "single_label":
-        result = np.zeros(probabilities.shape, bool)
-        result[np.arange(len(result)), np.argmax(probabilities, axis=1)] = True
-        return result
-    return probabilities >= thresholds
+        over &= one_hot(np.argmax(probabilities, axis=1), over.shape[1])
+    return over
+
+
+def default_thresholds(task: str, num_labels: int) -> np.ndarray:
+    """float32 `(C,)`, until some are fitted: 0, or 0.5 for `multi_label`."""
+    return np.full(num_labels, 0.0 if task == "single_label" else 0.5, np.float32)
 
 
 def measures(
@@ -90,6 +95,7 @@ def measures(
     probabilities: np.ndarray,
     thresholds: np.ndarray | None = None,
     present: np.ndarray | None = None,
+    given: np.ndarray | None = None,
 ) -> dict[str, float]:
     """What the papers measure, of one model on one split.
 
@@ -100,9 +106,11 @@ def measures(
         task: `single_label` or `multi_label`.
         targets: int `(n,)` label indices, or float `(n, C)` of zeros and ones.
         probabilities: float `(n, C)`.
-        thresholds: float `(C,)` for `multi_label`; 0.5 each if absent.
+        thresholds: float `(C,)`; `default_thresholds` if absent.
         present: bool `(n,)`, whether the model had anything to look at; a product
             of which it had nothing is assigned nothing. All true if absent.
+        given: bool `(n, C)`, what is assigned, where more than thresholds decides
+            (a hierarchy of labels); what `assigned` says if absent.
 
     Returns:
         `top1`, `top5` (any of the first five is the product's), `micro_f1`,
@@ -111,10 +119,11 @@ def measures(
     """
     num_labels = probabilities.shape[1]
     if thresholds is None:
-        thresholds = np.full(num_labels, 0.5, np.float32)
-    given = assigned(task, probabilities, thresholds)
+        thresholds = default_thresholds(task, num_labels)
+    if given is None:
+        given = assigned(task, probabilities, thresholds)
     if present is not None:
-        given &= present[:, None]
+        given = given & present[:, None]
     truth = one_hot(targets, num_labels) if task == "single_label" else targets > 0
     occurring = np.flatnonzero(truth.any(axis=0))
     options = _over_occurring(truth)

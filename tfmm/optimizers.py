@@ -4,6 +4,8 @@ An embedding's gradient comes as `tf.IndexedSlices`: some rows, and what to chan
 by. Keras turns it into a table as large as the embedding. The rules here do not.
 """
 
+from collections.abc import Mapping
+
 import keras
 import tensorflow as tf
 
@@ -89,11 +91,44 @@ class SparseAdagrad(keras.optimizers.Adagrad):
         self.assign_sub(variable, tf.IndexedSlices(change, rows))
 
 
-def optimizer(settings: Optimization) -> keras.optimizers.Optimizer:
+class _RateFactors:
+    """Mixed into an update rule: some variables move at a part of its rate."""
+
+    def __init__(self, factors: Mapping[int, float], **options):
+        super().__init__(**options)
+        self._factors = dict(factors)
+
+    def build(self, variables):
+        if not self.built:
+            self._factor_of = [self._factors.get(id(x), 1.0) for x in variables]
+        super().build(variables)
+
+    def update_step(self, gradient, variable, learning_rate):
+        factor = self._factor_of[self._get_variable_index(variable)]
+        super().update_step(gradient, variable, learning_rate * factor)
+
+    def _apply_weight_decay(self, variables):
+        whole = self.weight_decay
+        if whole is None:
+            return
+        try:
+            for variable in variables:
+                factor = self._factor_of[self._get_variable_index(variable)]
+                self.weight_decay = whole * factor
+                super()._apply_weight_decay([variable])
+        finally:
+            self.weight_decay = whole
+
+
+def optimizer(
+    settings: Optimization, factors: Mapping[int, float] | None = None
+) -> keras.optimizers.Optimizer:
     """The update rule of a stage.
 
     Args:
         settings: Rule, rate and what belongs to them.
+        factors: `id` of a variable -> what its rate, and its weight decay, are of the
+            others'. Gradients are cut to `clip_norm` before.
     """
     options = {"learning_rate": settings.learning_rate}
     if settings.clip_norm:
@@ -102,12 +137,19 @@ def optimizer(settings: Optimization) -> keras.optimizers.Optimizer:
         options["epsilon"] = settings.epsilon
     match settings.optimizer:
         case "adagrad":
-            return SparseAdagrad(**options)
+            rule = SparseAdagrad
         case "adam":
-            return keras.optimizers.Adam(**options)
+            rule = keras.optimizers.Adam
         case "adamw":
-            return keras.optimizers.AdamW(weight_decay=settings.weight_decay, **options)
+            rule = keras.optimizers.AdamW
+            options["weight_decay"] = settings.weight_decay
         case "rmsprop":
-            return keras.optimizers.RMSprop(momentum=settings.momentum, **options)
+            rule = keras.optimizers.RMSprop
+            options["momentum"] = settings.momentum
         case "sgd":
-            return SparseSGD(momentum=settings.momentum, **options)
+            rule = SparseSGD
+            options["momentum"] = settings.momentum
+    if factors:
+        rule = type(f"{rule.__name__}ByParts", (_RateFactors, rule), {})
+        options["factors"] = factors
+    return rule(**options)

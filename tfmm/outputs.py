@@ -5,13 +5,14 @@ outputs/MODEL/SPLIT/features.npy    (n, d)  float32, zeros where absent
 outputs/MODEL/SPLIT/logits.npy      (n, C)  float32, zeros where absent
 outputs/MODEL/SPLIT/present.npy     (n,)    bool
 outputs/MODEL/SPLIT/store.json      the fingerprint and the shapes
+outputs/MODEL/SPLIT.cases/          the same with modalities hidden: CASE.npz
 outputs/targets/SPLIT.npy           (n, C) float32 or (n,) int32; past 1,000
                                     labels of multi_label SPLIT.npz (SciPy CSR)
 outputs/targets/SPLIT.json          the catalog's fingerprint
 outputs/targets/SPLIT.groups.npy    (n,)    int32, the same for one group
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -130,6 +131,46 @@ def read(directory: Path, fingerprint: str) -> Outputs:
                 f"not {expected}"
             )
     return Outputs(**arrays)
+
+
+def write_cases(
+    directory: Path, fingerprint: str, cases: Mapping[str, Mapping[str, np.ndarray]]
+) -> None:
+    """Writes what a model says of a split with modalities hidden; all or nothing.
+
+    Args:
+        directory: `outputs/MODEL/SPLIT.cases`.
+        fingerprint: Of model, experiment and catalog.
+        cases: Case -> `logits` `(n, C)`, `present` `(n,)`, and `features` `(n, d)` if
+            heads need them.
+    """
+    with replacing(directory) as partial:
+        partial.mkdir()
+        for case, arrays in cases.items():
+            np.savez(partial / f"{case}.npz", **arrays)
+        about = {"fingerprint": fingerprint, "cases": list(cases)}
+        write_json(partial / "store.json", about)
+
+
+def read_cases(directory: Path, fingerprint: str) -> dict[str, dict[str, np.ndarray]]:
+    """What `write_cases` wrote; `RunError` if truncated or stale."""
+    file = directory / "store.json"
+    store = read_json(file)
+    try:
+        found, cases = store["fingerprint"], list(store["cases"])
+    except (KeyError, TypeError):
+        raise RunError(f"{file}: not what an outputs store holds") from None
+    if found != fingerprint:
+        raise RunError(f"{directory}: stale; run tfmm.fit --resume")
+    result = {}
+    for case in cases:
+        path = directory / f"{case}.npz"
+        try:
+            with path.open("rb") as opened, np.load(opened) as arrays:
+                result[case] = {key: arrays[key] for key in arrays.files}
+        except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
+            raise RunError(f"{path}: truncated or damaged: {error}") from None
+    return result
 
 
 def _open(path: Path) -> np.ndarray:

@@ -4,7 +4,10 @@ Knows what each model was made from, so that nothing stale is ever read. Heads a
 reports get their outputs here and open no file.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import combinations
 from zipfile import BadZipFile
 
 import keras
@@ -16,31 +19,37 @@ from tfmm.calibration import Calibration
 from tfmm.dataset import Inputs
 from tfmm.errors import RunError
 from tfmm.experiment import Experiment
+from tfmm.heads.inputs import Examples
+from tfmm.hierarchy import Hierarchy
 from tfmm.layers import LAYERS
 from tfmm.outputs import Outputs
 from tfmm.pretrained.camembert import CamembertTokens
 from tfmm.pretrained.flaubert import FlaubertTokens
 from tfmm.pretrained.text_tokens import TextTokens
 from tfmm.run import Run, fingerprint, read_json
-from tfmm.settings import Augmentation, Training
+from tfmm.settings import Augmentation, Joint, Tbva
 
 
 def model_fingerprint(run: Run, settings: Experiment, name: str) -> str:
-    """What a model is made from: its settings, the catalog, for a head its towers."""
+    """What a model is made from: its settings, the catalog, the models it hears."""
     shared = [settings.seed, settings.catalog.task, run.read_info()["catalog"]]
     own = settings.model_settings(name).model_dump(mode="json")
+    catalog = shared[2]["fingerprint"]
+    heard = [
+        [x, model_fingerprint(run, settings, x), weights_hash(run, x)]
+        for x in settings.starts_from(name)
+    ]
     if name in settings.towers:
         modality = settings.modalities[own["modality"]].model_dump(mode="json")
-        catalog = shared[2]["fingerprint"]
         files = run.read_info()["weights_files"].get(name, "")
         # Other pixels than a tower was trained on make it another tower.
         decoder = image.DECODER_VERSION if modality["kind"] == "image" else 0
-        return fingerprint("tower", shared[:2], catalog, own, modality, files, decoder)
-    towers = [
-        [tower, model_fingerprint(run, settings, tower), weights_hash(run, tower)]
-        for tower in own["towers"]
-    ]
-    return fingerprint("head", shared[:2], own, towers)
+        parts = [shared[:2], catalog, own, modality, files, decoder]
+        return fingerprint("tower", *parts, *([heard] if heard else []))
+    of_folds = "train_oof" in settings.heads[name].fit_splits
+    folds = settings.catalog.folds if of_folds else 0
+    calibrated = settings.calibration.model_dump(mode="json")
+    return fingerprint("head", shared[:2], own, heard, folds, calibrated)
 
 
 def outputs_fingerprint(
@@ -58,11 +67,25 @@ def read_outputs(run: Run, settings: Experiment, name: str, split: str) -> Outpu
     return outputs.read(run.outputs / name / split, mark)
 
 
-def read_calibration(run: Run, settings: Experiment, name: str) -> Calibration:
-    """A model's calibration; `RunError` if missing or stale."""
+def calibration_fingerprint(run: Run, settings: Experiment, name: str) -> str:
+    """What a model's calibration is made from."""
     _, catalog_fingerprint = outputs.read_targets(run.outputs, "validation")
     mark = outputs_fingerprint(run, settings, name, catalog_fingerprint)
+    own = settings.calibration.model_dump(mode="json")
+    return fingerprint("calibration", mark, own, settings.catalog.hierarchy)
+
+
+def read_calibration(run: Run, settings: Experiment, name: str) -> Calibration:
+    """A model's calibration; `RunError` if missing or stale."""
+    mark = calibration_fingerprint(run, settings, name)
     return calibration.read(run.calibration_file(name), mark)
+
+
+def hierarchy(run: Run, settings: Experiment) -> Hierarchy | None:
+    """The tree of the labels, if answers are to respect it."""
+    if settings.catalog.hierarchy == "none":
+        return None
+    return Hierarchy(run.read_labels(), settings.catalog.path_separator)
 
 
 def read_probabilities(
@@ -73,11 +96,33 @@ def read_probabilities(
     A product that the model has nothing to look at of gets the label shares.
     """
     stored = read_outputs(run, settings, name, split)
-    temperature = np.float32(read_calibration(run, settings, name).temperature)
     present = np.asarray(stored.present)
+    return _probabilities(run, settings, name, stored.logits, present), present
+
+
+def _probabilities(
+    run: Run, settings: Experiment, name: str, logits: np.ndarray, present: np.ndarray
+) -> np.ndarray:
+    applied = read_calibration(run, settings, name).apply(logits)
     prior = np.float32(prior_logits(run, settings))
-    logits = np.where(present[:, None], stored.logits / temperature, prior)
-    return metrics.probabilities(settings.catalog.task, logits), present
+    said = metrics.probabilities(
+        settings.catalog.task, np.where(present[:, None], applied, prior)
+    )
+    tree = hierarchy(run, settings)
+    return said if tree is None else tree.consistent(said)
+
+
+def assigned(
+    run: Run, settings: Experiment, name: str, said: np.ndarray, present: np.ndarray
+) -> np.ndarray:
+    """bool `(n, C)`: the labels that a model gives, of its calibrated probabilities."""
+    thresholds = np.float32(read_calibration(run, settings, name).thresholds)
+    tree = hierarchy(run, settings)
+    if tree is None:
+        given = metrics.assigned(settings.catalog.task, said, thresholds)
+    else:
+        given = tree.assigned(said, thresholds)
+    return given & present[:, None]
 
 
 def prior_logits(run: Run, settings: Experiment) -> list[float]:
@@ -102,32 +147,136 @@ def head_inputs(
     """What a head reads of a split, and the products' ids.
 
     Returns:
-        Tower -> `features` `(n, d)`, calibrated `logits` `(n, C)`, `present` `(n,)`.
+        Tower, or head that it hears -> `features` `(n, d)`, calibrated `logits`
+        `(n, C)`, `present` `(n,)`.
     """
     inputs = {}
     ids = None
-    for tower in settings.towers_of(name):
-        stored = read_outputs(run, settings, tower, split)
-        temperature = np.float32(read_calibration(run, settings, tower).temperature)
+    for heard in settings.inputs_of(name):
+        stored = read_outputs(run, settings, heard, split)
         if ids is not None and not np.array_equal(ids, stored.ids):
             raise RunError(f"{run.path}: towers of {name} hold different products")
         ids = stored.ids
-        inputs[tower] = {
-            "features": np.asarray(stored.features),
-            "logits": stored.logits / temperature,
-            "present": np.asarray(stored.present),
-        }
+        inputs[heard] = calibrated(run, settings, heard, stored)
     return inputs, np.asarray(ids)
 
 
-def tower_inputs(tower: Training) -> Inputs:
-    """What a tower with these settings reads of a product."""
-    return Inputs(
-        tower.modality,
-        getattr(tower, "image_size", 0),
-        getattr(tower, "load_size", None),
-        getattr(tower, "augmentation", Augmentation()),
+def calibrated(
+    run: Run, settings: Experiment, name: str, stored: Outputs
+) -> dict[str, np.ndarray]:
+    """Stored outputs as heads read them: logits calibrated, zeros where absent."""
+    present = np.asarray(stored.present)
+    applied = read_calibration(run, settings, name).apply(stored.logits)
+    return {
+        "features": np.asarray(stored.features),
+        "logits": applied * present[:, None],
+        "present": present,
+    }
+
+
+def examples(
+    run: Run, settings: Experiment, name: str, splits: Sequence[str]
+) -> Examples:
+    """What a head is fitted on: one split, or several joined."""
+    inputs, targets, groups = [], [], []
+    for split in splits:
+        inputs.append(head_inputs(run, settings, name, split)[0])
+        targets.append(outputs.read_targets(run.outputs, split)[0])
+        groups.append(outputs.read_groups(run.outputs, split))
+    if not sum(map(len, targets)):
+        raise RunError(f"{run.path}: {' and '.join(splits)} hold no products")
+    # Groups never share a split, but their numbers start from 0 in each.
+    shifts = np.cumsum([0, *(x.max(initial=-1) + 1 for x in groups)])
+    return Examples(
+        tf.nest.map_structure(lambda *parts: np.concatenate(parts), *inputs),
+        np.concatenate(targets),
+        np.concatenate([x + y for x, y in zip(groups, shifts, strict=False)]),
     )
+
+
+def read_cases(
+    run: Run, settings: Experiment, name: str, split: str
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """What a model says of a split with modalities hidden.
+
+    Returns:
+        Case, `without_MODALITY` or `only_MODALITY` -> calibrated probabilities
+        `(n, C)`, the label shares where nothing is left, and `present` `(n,)`;
+        nothing if not stored.
+
+    Raises:
+        RunError: If they are truncated or stale.
+    """
+    path = run.cases(name, split)
+    if not path.exists():
+        return {}
+    _, catalog_fingerprint = outputs.read_targets(run.outputs, split)
+    mark = outputs_fingerprint(run, settings, name, catalog_fingerprint)
+    stored = outputs.read_cases(path, mark)
+    modalities = settings.modalities_of(name)
+    cases = {f"without_{x}": frozenset([x]) for x in modalities}
+    if len(modalities) > 2:
+        cases |= {f"only_{x}": frozenset(modalities) - {x} for x in modalities}
+    result = {}
+    for case, hidden in cases.items():
+        if case_key(hidden) in stored:
+            said = stored[case_key(hidden)]
+            present = said["present"]
+            answered = _probabilities(run, settings, name, said["logits"], present)
+            result[case] = answered, present
+    return result
+
+
+def hidden_sets(settings: Experiment, name: str) -> list[frozenset[str]]:
+    """The sets of modalities that a model's answers without them are stored for.
+
+    A head: each modality, and all but each. What sees several inputs of products:
+    every set that leaves something to see, since heads may need any of them.
+    """
+    modalities = settings.modalities_of(name)
+    if len(modalities) < 2:
+        return []
+    sizes = {1, len(modalities) - 1}
+    if settings.sees_products(name):
+        sizes = set(range(1, len(modalities)))
+    sets = [
+        frozenset(some)
+        for size in sorted(sizes)
+        for some in combinations(modalities, size)
+    ]
+    if name in settings.towers:
+        own = settings.towers[name].modality
+        sets = [some for some in sets if own not in some]
+    return sets
+
+
+def case_key(hidden: frozenset[str]) -> str:
+    """What stored answers without some modalities are called."""
+    return "+".join(sorted(hidden))
+
+
+def reads(settings: Experiment, name: str) -> dict[str, Inputs]:
+    """What a model that sees products reads of them: its input -> what to read.
+
+    Towers name their inputs after modalities, a joint network after its towers.
+    """
+    model = settings.model_settings(name)
+    if isinstance(model, Joint):
+        return {
+            tower: replace(inputs, flagged=True)
+            for tower in model.towers
+            for inputs in reads(settings, tower).values()
+        }
+    if isinstance(model, Tbva):
+        return reads(settings, model.image_tower) | reads(settings, model.text_tower)
+    return {
+        model.modality: Inputs(
+            model.modality,
+            getattr(model, "image_size", 0),
+            getattr(model, "load_size", None),
+            getattr(model, "augmentation", Augmentation()),
+        )
+    }
 
 
 # What Keras must know to read our models back.

@@ -13,6 +13,7 @@ RUN/
   models/MODEL/log.csv       a line an epoch
   models/MODEL/tensorboard/  the same for TensorBoard
   models/MODEL/training/     checkpoint and best weights, until training ends
+  models/MODEL/folds/N/      the same for the tower of a fold, and what it says
   cache/MODALITY-SIDE/       decoded images; may be deleted
   outputs/                   see outputs.py
   report/SPLIT/              report.json, index.html, *.png
@@ -203,6 +204,12 @@ class Run:
 
     def training(self, name: str) -> Path:
         return self.path / "models" / name / "training"
+
+    def fold(self, name: str, fold: int) -> Path:
+        return self.path / "models" / name / "folds" / str(fold)
+
+    def cases(self, name: str, split: str) -> Path:
+        return self.outputs / name / f"{split}.cases"
 
     def image_cache(self, modality: str, size: int) -> Path:
         return self.path / "cache" / f"{modality}-{size}"

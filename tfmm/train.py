@@ -7,7 +7,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,13 +49,14 @@ def deterministic(seed: int) -> None:
 def train(
     name: str,
     model: keras.Model,
-    loss: keras.losses.Loss,
+    losses: Mapping[str, keras.losses.Loss],
     settings: Training,
     seed: int,
     epoch_data: Callable[[int], tf.data.Dataset],
     validate: Callable[[], dict[str, float]],
     places: Places,
     steps_per_call: int = 1,
+    rate_factors: Mapping[str, float] | None = None,
 ) -> dict:
     """Trains `model` in place and leaves it with the weights of its best epoch.
 
@@ -69,15 +70,17 @@ def train(
 
     Args:
         name: For messages.
-        model: With an output `logits`.
-        loss: Of targets and logits.
+        model: With the outputs that `losses` names.
+        losses: Output -> loss of its targets and it.
         settings: Optimiser, rate, batch, schedule; of a tower also its stages.
         seed: The run's seed.
-        epoch_data: Epoch, from 1 -> shuffled pairs `(inputs, {"logits": targets})`.
+        epoch_data: Epoch, from 1 -> shuffled pairs of inputs and of a dict from output
+            to targets, or triples with weights.
         validate: Measures the model as it is: `settings.monitor` and what else is to
             be logged. `loss` is taken as better when lower.
         places: Where files go; a checkpoint found there is continued.
         steps_per_call: Updates between two looks at the rate and the progress bar.
+        rate_factors: Layer -> what the rate of its weights is of the others'.
 
     Returns:
         `epochs`, `best_epoch`, `halvings` (of the last stage), `best` (the figures of
@@ -92,7 +95,12 @@ def train(
     # model by, which strings do not allow. Ours is built; without a strategy of its
     # own it takes the scope's and leaves that out.
     model._distribute_strategy = None
-    made = _Progress(name, model, settings, places)
+    factors = {
+        id(weight): factor
+        for layer, factor in (rate_factors or {}).items()
+        for weight in model.get_layer(layer).weights
+    }
+    made = _Progress(name, model, settings, places, factors)
     made.restore(plan)
     if not made.history:
         made.end_of_epoch(0, validate())
@@ -102,11 +110,11 @@ def train(
         if number > made.stage:
             made.next_stage(optimization)
         set_trainable(model, trainable_layers)
-        rule = made.optimizer or optimizer(optimization)
+        rule = made.optimizer or optimizer(optimization, made.rate_factors)
         made.optimizer = rule
         model.compile(
             optimizer=rule,
-            loss={"logits": loss},
+            loss=dict(losses),
             steps_per_execution=steps_per_call,
             jit_compile=False,
         )
@@ -126,8 +134,14 @@ class _Progress:
     """What is known between two epochs, and its files."""
 
     def __init__(
-        self, name: str, model: keras.Model, settings: Training, places: Places
+        self,
+        name: str,
+        model: keras.Model,
+        settings: Training,
+        places: Places,
+        rate_factors: Mapping[int, float],
     ):
+        self.rate_factors = rate_factors
         self.name, self.model, self.places = name, model, places
         self.monitor = settings.monitor
         self.started = time.monotonic()
@@ -155,7 +169,7 @@ class _Progress:
         if self.stage:
             trainable_layers, optimization = plan[self.stage - 1]
             set_trainable(self.model, trainable_layers)
-            self.optimizer = optimizer(optimization)
+            self.optimizer = optimizer(optimization, self.rate_factors)
             self.optimizer.build(self.model.trainable_variables)
             variables += self.optimizer.variables
         _load(self.checkpoint, variables)

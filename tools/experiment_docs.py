@@ -49,6 +49,7 @@ TABLES = (
     ("[heads.NAME]", settings.BoostedTrees),
     ("[heads.NAME]", settings.EarlyFusion),
     ("[heads.NAME]", settings.Joint),
+    ("[calibration]", settings.CalibrationSettings),
     ("[export]", settings.Export),
 )
 

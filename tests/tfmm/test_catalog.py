@@ -8,9 +8,10 @@ import pytest
 from tiny import EXPERIMENT
 
 from tfmm import catalog, experiment
-from tfmm.catalog import BadImage, split_of
+from tfmm.catalog import BadImage
 from tfmm.errors import CatalogError
 from tfmm.settings import SPLITS, Splits
+from tfmm.splits import fold_of, split_of
 
 HEADER = "id,title,image,labels\n"
 ROWS = "a,lamp,a.jpg,x|y\nb,table,,x\nc,,c.jpg,y|x|y\n"
@@ -317,6 +318,21 @@ def test_splits_have_about_their_shares_and_none_of_zero():
     assert "validation" not in names
     for name, share in (("train", 0.7), ("fusion", 0.2), ("test", 0.1)):
         assert abs(names.count(name) / 20_000 - share) < 0.015
+
+
+def test_five_turns_of_the_wheel_test_everybody_once():
+    shares = Splits(train=0.6, fusion=0.1, validation=0.1, test=0.2)
+    names = [str(i) for i in range(2_000)]
+    turns = [0.0, 0.2, 0.4, 0.6, 0.8]
+    tested = [[split_of(x, shares, turn) for turn in turns] for x in names]
+    assert all(x.count("test") == 1 and x.count("train") == 3 for x in tested)
+
+
+def test_folds_are_about_equal_and_say_nothing_of_the_split():
+    shares = Splits()
+    train = [str(i) for i in range(6_000) if split_of(str(i), shares) == "train"]
+    counts = np.bincount([fold_of(x, 4) for x in train], minlength=4)
+    assert (np.abs(counts / len(train) - 0.25) < 0.02).all()
 
 
 def many(numbers):

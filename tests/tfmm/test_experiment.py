@@ -252,7 +252,8 @@ REFUSED = {
         "[heads.mean] names a tower twice: ['title', 'title']"
     ),
     "heads.mean.towers=['title', 'imgae']": (
-        "[heads.mean] towers: 'imgae' is not in [towers]; did you mean 'image'?"
+        "[heads.mean] towers: 'imgae' is not in [towers] or [heads]; "
+        "did you mean 'image'?"
     ),
     "heads={title={model='max', towers=['title', 'image']}}": (
         "[heads.title] has the name of a tower; choose another"

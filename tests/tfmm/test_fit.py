@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from tiny import command
 
-from tfmm import catalog, experiment, head_data, outputs, results, stages
+from tfmm import audit, catalog, experiment, head_data, outputs, results, stages
 from tfmm.errors import RunError
 from tfmm.run import Run
+from tfmm.stages import answers
 
 # Starts the command and kills it, as a power cut would, when a line appears.
 KILL_AT = """
@@ -251,14 +252,15 @@ def test_hiding_towers_never_hides_the_last_one():
     np.testing.assert_array_equal(again["a"]["present"], present[0])
 
 
-def test_heads_may_be_fitted_on_validation(fitted, tmp_path):
+def test_heads_may_be_fitted_on_validation(fitted, catalog_file, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(fitted, run)
     place = Run(run)
     file = tmp_path / "x.toml"
     file.write_text(place.experiment_file.read_text())
     settings = experiment.load(file, ["heads.policy.fit_on=validation"])
-    stages.fit_head(place, settings, "policy")
+    products = audit.audit(settings, catalog_file, None)
+    stages.fit_head(place, settings, products, "policy")
     assert results.read_outputs(place, settings, "policy", "test").logits.shape[1] == 4
 
 
@@ -312,7 +314,7 @@ def test_validation_is_cut_between_groups(fitted, tmp_path):
     place = Run(run)
     groups = np.arange(100) // 4
     outputs.write_groups(place.outputs, "validation", groups)
-    rows, rest = stages._cut_validation(place, place.read_experiment())
+    rows, rest = answers.cut_validation(place, place.read_experiment())
     assert len(rows) + len(rest) == 100
     assert 60 <= len(rows) <= 72
     assert not set(groups[rows]) & set(groups[rest])

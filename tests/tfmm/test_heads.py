@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from fused import NAMES, examples, problem
-from scipy.special import expit, log_softmax, logit, softmax
+from scipy.special import expit, logit, softmax
 
 from tfmm.heads import HEADS
 from tfmm.settings import PolicyNetwork, Rule
@@ -106,32 +106,3 @@ def test_every_head_is_the_same_after_saving(model, settings, tmp_path):
     loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
     for key, value in answer(built, (1, 1, 1)).items():
         np.testing.assert_array_equal(answer(loaded, (1, 1, 1))[key], value)
-
-
-@pytest.mark.parametrize("task", ["single_label", "multi_label"])
-def test_a_policy_that_starts_from_the_product_is_the_product(task):
-    policy = head("policy_network", task, start_from="product")
-    expected = by_hand("product", task, NAMES)
-    np.testing.assert_allclose(answer(policy, (1, 1, 1))["logits"], expected, atol=2e-5)
-
-
-def test_a_policy_reads_probabilities_or_their_logarithms():
-    none = {"hidden_units": [], "activations": [], "start_from": "zero"}
-    reads = {"probabilities": softmax, "log_probabilities": log_softmax}
-    for inputs, function in reads.items():
-        policy = head("policy_network", "single_label", inputs=inputs, **none)
-        kernel, bias = (np.asarray(w) for w in policy.get_layer("output").weights)
-        read = [function(LOGITS[name], axis=-1) for name in NAMES]
-        joined = np.concatenate([*read, np.ones((4, 3))], axis=1)
-        expected = joined @ kernel + bias
-        said = answer(policy, (1, 1, 1))["logits"]
-        np.testing.assert_allclose(said, expected, atol=1e-5)
-
-
-def test_a_policy_has_the_layers_of_paper_c():
-    settings = {"hidden_units": [200, 150], "activations": ["sigmoid", "tanh"]}
-    policy = head("policy_network", "multi_label", **settings)
-    inputs = 3 * 3 + 3
-    expected = inputs * 200 + 200 + 200 * 150 + 150 + 150 * 3 + 3
-    assert policy.count_params() == expected
-    assert policy.output["features"].shape == (None, 150)

@@ -61,10 +61,27 @@ def test_thresholds_are_reached_by_equal_scores():
     assert given.tolist() == [[True, False, False], [True, True, True]]
 
 
-def test_a_single_label_product_gets_its_first_choice_whatever_the_thresholds():
-    given = metrics.assigned("single_label", SAID, np.ones(3))
+def test_a_single_label_product_gets_its_first_choice_if_that_reaches_its_threshold():
+    # First choices 0.7, 0.5, 0.8, 0.6 of labels 0, 0, 1, 2.
+    given = metrics.assigned("single_label", SAID, np.zeros(3))
     assert given.sum(axis=1).tolist() == [1, 1, 1, 1]
     assert np.argmax(given, axis=1).tolist() == [0, 0, 1, 2]
+    given = metrics.assigned("single_label", SAID, np.float32([0.5, 0.9, 0.6]))
+    assert given.sum(axis=1).tolist() == [1, 1, 0, 1]
+    given = metrics.assigned("single_label", SAID, np.full(3, 1.1))
+    assert not given.any()
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+def test_what_is_given_counts_and_nothing_is_given_of_nothing(task):
+    targets = ONE if task == "single_label" else MANY
+    perfect = metrics.one_hot(ONE, 3) if task == "single_label" else MANY > 0
+    found = metrics.measures(task, targets, SAID, given=perfect)
+    assert found["micro_f1"] == found["macro_f1"] == 1.0
+    nothing = np.zeros(4, bool)
+    found = metrics.measures(task, targets, SAID, present=nothing, given=perfect)
+    assert found["micro_f1"] == 0.0
+    assert perfect.any()
 
 
 def test_top5_counts_a_product_once_and_needs_six_labels():
@@ -85,7 +102,7 @@ def test_top5_counts_a_product_once_and_needs_six_labels():
 def test_measures_agree_with_scikit_learn(task):
     targets, logits = drawn(task)
     said = metrics.probabilities(task, logits)
-    thresholds = np.full(8, 0.4, np.float32)
+    thresholds = np.full(8, 0.4 if task == "multi_label" else 0.0, np.float32)
     found = metrics.measures(task, targets, said, thresholds)
     if task == "single_label":
         truth, given = targets, np.argmax(said, axis=1)

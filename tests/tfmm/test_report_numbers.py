@@ -32,7 +32,7 @@ def cases(monkeypatch):
     def read_cases(run, settings, name, split):
         return stored.get((name, split), {})
 
-    monkeypatch.setattr(results, "read_cases", read_cases, raising=False)
+    monkeypatch.setattr(results, "read_cases", read_cases)
     return stored
 
 
@@ -76,7 +76,12 @@ def set_up(
             batch = {key: value[present] for key, value in batch.items()}
             ids = np.array(list("abcdef"))
             outputs.write(run.outputs / name / split, mark, ids, present, [batch])
-        fitted = Calibration(mark, TEMPERATURE, (0.5,) * 3)
+        fitted = Calibration(
+            results.calibration_fingerprint(run, settings, name),
+            *((1 / TEMPERATURE,) * 3, (0.0,) * 3),
+            (0.5 * (task == "multi_label"),) * 3,
+            TEMPERATURE,
+        )
         calibration.write(run.calibration_file(name), fitted)
     return run, settings
 

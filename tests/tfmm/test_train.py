@@ -65,7 +65,7 @@ def run(folder, killed_after=None, watch=None, **own):
     result = train.train(
         "net",
         model,
-        WeightedSoftmaxCrossEntropy(),
+        {"logits": WeightedSoftmaxCrossEntropy()},
         settings(**options),
         5,
         epoch_data,

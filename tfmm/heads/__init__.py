@@ -14,14 +14,29 @@ trained by `tfmm.train` on `lesson(settings, problem, model, loss)` of `LESSONS`
 the loss of their settings; those that are not named there learn their logits by it.
 """
 
-from tfmm.heads.policy_network import policy_network
+from tfmm.heads.early_fusion import early_fusion, early_fusion_lesson
+from tfmm.heads.gate import gate, gate_lesson
+from tfmm.heads.logistic_stack import logistic_stack
+from tfmm.heads.policy_network import policy_lesson, policy_network
+from tfmm.heads.ridge import ridge
 from tfmm.heads.rules import rule
+from tfmm.heads.weighted_mean import weighted_mean
 
 HEADS = {
     "max": rule,
     "mean": rule,
     "product": rule,
+    "mean_logits": rule,
+    "weighted_mean": weighted_mean,
+    "ridge": ridge,
+    "logistic_stack": logistic_stack,
     "policy_network": policy_network,
+    "gate": gate,
+    "early_fusion": early_fusion,
 }
 
-LESSONS: dict = {}
+LESSONS = {
+    "early_fusion": early_fusion_lesson,
+    "gate": gate_lesson,
+    "policy_network": policy_lesson,
+}

@@ -1,4 +1,4 @@
-"""Fixed rules on the towers' probabilities: max, mean, product."""
+"""Fixed rules on the towers' answers: max, mean, product, mean_logits."""
 
 from collections.abc import Sequence
 
@@ -22,6 +22,8 @@ def rule(
     - `product`: the probabilities multiplied, and divided by what makes them add up
       to 1: over the labels for `single_label`; over yes and no of each label for
       `multi_label` (ours; B is single-label), which is the sum of the logits.
+    - `mean_logits`: the mean of the log-probabilities, normalised (`single_label`), or
+      of the logits (`multi_label`): the order of `product`, less sure of itself.
 
     One tower alone answers as it would by itself.
 
@@ -46,11 +48,29 @@ def rule(
     elif settings.model == "mean":
         count = ops.maximum(ops.sum(here, axis=1), 1.0)
         logits = to_logits(task, ops.sum(each * here, axis=1) / count)
+    elif settings.model == "mean_logits":
+        logits = mean_logits(task, towers.logits, here)
     else:
         logits = product_logits(task, towers.logits, here)
     logits = PriorWhenAbsent(prior_logits, name="logits")(logits, towers.present)
     features = UnitFeatures(name="features")(towers.features, towers.present)
     return keras.Model(towers.nested, {"features": features, "logits": logits})
+
+
+def mean_logits(task: str, logits: Sequence, here):
+    """The mean of log-probabilities, or of logits, as logits `(batch, C)`.
+
+    Args:
+        task: `single_label` or `multi_label`.
+        logits: For each tower `(batch, C)`.
+        here: `(batch, towers, 1)`, 1.0 where a tower is present.
+    """
+    each = ops.stack(list(logits), axis=1)
+    if task == "single_label":
+        each = ops.log_softmax(each, axis=-1)
+    count = ops.maximum(ops.sum(here, axis=1), 1.0)
+    total = ops.sum(each * here, axis=1) / count
+    return to_logits(task, to_probabilities(task, total))
 
 
 def product_logits(task: str, logits: Sequence, here):

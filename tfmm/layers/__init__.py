@@ -5,15 +5,21 @@
 
 import keras
 
+from tfmm.layers.absent_vector import AbsentVector
 from tfmm.layers.category_ids import CategoryIds
 from tfmm.layers.cell_numbers import CellNumbers
+from tfmm.layers.convolution_projection import ConvolutionProjection
+from tfmm.layers.cross_products import CrossProducts
 from tfmm.layers.embedding_bag import EmbeddingBag
 from tfmm.layers.grouped_convolution_2d import GroupedConvolution2D
+from tfmm.layers.highway import Highway
 from tfmm.layers.max_over_time import MaxOverTime
 from tfmm.layers.ngram_ids import NgramIds
 from tfmm.layers.pool_tokens import PoolTokens
 from tfmm.layers.prior_when_absent import PriorWhenAbsent
+from tfmm.layers.probability_powers import ProbabilityPowers
 from tfmm.layers.squeeze_excitation import SqueezeExcitation
+from tfmm.layers.tower_weights import TowerWeights
 from tfmm.layers.unit_features import UnitFeatures
 from tfmm.layers.without_markup import WithoutMarkup
 from tfmm.text import WordIds
@@ -21,15 +27,21 @@ from tfmm.text import WordIds
 LAYERS = {
     keras.saving.get_registered_name(layer): layer
     for layer in (
+        AbsentVector,
         CategoryIds,
         CellNumbers,
+        ConvolutionProjection,
+        CrossProducts,
         EmbeddingBag,
         GroupedConvolution2D,
+        Highway,
         MaxOverTime,
         NgramIds,
         PoolTokens,
         PriorWhenAbsent,
+        ProbabilityPowers,
         SqueezeExcitation,
+        TowerWeights,
         UnitFeatures,
         WithoutMarkup,
         WordIds,

@@ -10,6 +10,7 @@ from tfmm import metrics, outputs, results
 from tfmm.experiment import Experiment
 from tfmm.report.comparison import figures
 from tfmm.run import Run, read_json
+from tfmm.settings.wiring import fitted_on
 
 TRAINING_KEYS = (
     *("parameters", "epochs", "best_epoch", "seconds", "epoch_seconds"),
@@ -92,9 +93,8 @@ def read(run: Run, settings: Experiment, name: str, split: str) -> Said:
     probabilities, present = results.read_probabilities(run, settings, name, split)
     about = {}
     # Labels with scales of their own have no temperature in common.
-    temperature = getattr(calibration, "temperature", None)
-    if temperature is not None:
-        about["temperature"] = temperature
+    if calibration.temperature is not None:
+        about["temperature"] = calibration.temperature
     if task == "multi_label":
         about["threshold"] = float(np.median(thresholds))
     info = read_json(run.model_info_file(name))
@@ -104,13 +104,13 @@ def read(run: Run, settings: Experiment, name: str, split: str) -> Said:
         model=settings.model_settings(name).model,
         towers=tuple(settings.towers_of(name)),
         probabilities=probabilities,
-        assigned=metrics.assigned(task, probabilities, thresholds) & present[:, None],
+        assigned=results.assigned(run, settings, name, probabilities, present),
         present=present,
         uncalibrated=_uncalibrated(run, settings, name, split),
-        validation=_validation(run, settings, name, thresholds),
-        cases={} if is_tower else _cases(run, settings, name, split, thresholds),
+        validation=_validation(run, settings, name),
+        cases={} if is_tower else _cases(run, settings, name, split),
         fit_on=() if is_tower else tuple(settings.heads[name].fit_splits),
-        ranked_on_own_products="validation" in _fitted_on(settings, name),
+        ranked_on_own_products="validation" in fitted_on(name, settings.heads),
         about=about,
     )
 
@@ -122,13 +122,11 @@ def _uncalibrated(run: Run, settings: Experiment, name: str, split: str) -> np.n
     return metrics.probabilities(settings.catalog.task, logits)
 
 
-def _validation(
-    run: Run, settings: Experiment, name: str, thresholds: np.ndarray
-) -> dict[str, float]:
+def _validation(run: Run, settings: Experiment, name: str) -> dict[str, float]:
     task = settings.catalog.task
     targets, _ = outputs.read_targets(run.outputs, "validation")
     said, present = results.read_probabilities(run, settings, name, "validation")
-    given = metrics.assigned(task, said, thresholds) & present[:, None]
+    given = results.assigned(run, settings, name, said, present)
     found = figures(task, targets, said, given)
     return {
         "top1": found["top1"],
@@ -138,34 +136,11 @@ def _validation(
 
 
 def _cases(
-    run: Run, settings: Experiment, name: str, split: str, thresholds: np.ndarray
+    run: Run, settings: Experiment, name: str, split: str
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    task = settings.catalog.task
-    cases = results.read_cases(run, settings, name, split)
-    if not cases:
-        return {}
-    present = {
-        tower: np.asarray(results.read_outputs(run, settings, tower, split).present)
-        for tower in settings.towers_of(name)
+    return {
+        case: (said, results.assigned(run, settings, name, said, present))
+        for case, (said, present) in results.read_cases(
+            run, settings, name, split
+        ).items()
     }
-    found = {}
-    for case, said in cases.items():
-        way, _, modality = case.partition("_")
-        here = [
-            there
-            for tower, there in present.items()
-            if (settings.towers[tower].modality == modality) == (way == "only")
-        ]
-        seen = np.any(here, axis=0) if here else np.zeros(len(said), bool)
-        given = metrics.assigned(task, said, thresholds) & seen[:, None]
-        found[case] = (said, given)
-    return found
-
-
-def _fitted_on(settings: Experiment, name: str) -> set[str]:
-    """The splits that a model, or any head beneath it, was fitted on as a head."""
-    if name in settings.towers:
-        return set()
-    head = settings.heads[name]
-    beneath = (_fitted_on(settings, heard) for heard in head.towers)
-    return set(head.fit_splits).union(*beneath)

@@ -9,6 +9,7 @@ from typing import Annotated, get_args
 from pydantic import Field
 
 from tfmm.settings.base import SPLITS, Name, Table, key
+from tfmm.settings.calibration import CalibrationSettings
 from tfmm.settings.catalog import Catalog, Export, Modality, Splits
 from tfmm.settings.heads import (
     BoostedTrees,
@@ -45,6 +46,7 @@ __all__ = [
     "Augmentation",
     "Backbone",
     "BoostedTrees",
+    "CalibrationSettings",
     "Catalog",
     "CompactCnn",
     "EarlyFusion",

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tfmm.settings.base import Count, Name, Rate, Table, key
+from tfmm.settings.base import Count, CountOrZero, Name, Rate, Table, key
 
 
 class Splits(Table):
@@ -46,12 +46,47 @@ class Catalog(Table):
     max_bad_image_rate: Rate = key(
         0.1, "Images named but unreadable, as a share; the run stops past it."
     )
+    hierarchy: Literal["none", "consistent"] = key(
+        "none",
+        "consistent: labels are paths (multi_label). Every label brings the ones above "
+        "it, no label is more probable than its parent, none is assigned without it.",
+    )
+    path_separator: Annotated[str, Field(pattern=r"\S")] = key(
+        " > ", "Mark between the steps of a path, for hierarchy."
+    )
+    rotation: Annotated[float, Field(ge=0.0, lt=1.0)] = key(
+        0.0,
+        "How far the shares are turned: with 0, 0.2, 0.4, 0.6 and 0.8 and a test share "
+        "of 0.2, five runs test every product once. Not of a split column.",
+    )
+    folds: CountOrZero = key(
+        0,
+        "Parts that the training products are cut into, groups whole. Every tower is "
+        "trained once more without each part, which gives heads outputs of products "
+        'that it was not trained on (fit_on = "train_oof"); 0: none.',
+    )
     cache_images: bool = key(
         False,
         "Keep decoded images in the run, so that only the first epoch decodes them: "
         "3 x side x side bytes a product (0.15 MB at 224) for each image modality and "
         "side. Changes no result; RUN/cache may be deleted at any time.",
     )
+
+    @model_validator(mode="after")
+    def _paths_are_several_labels(self) -> Self:
+        if self.hierarchy != "none" and self.task == "single_label":
+            raise ValueError(
+                "hierarchy = 'consistent' gives a product its label and all above it; "
+                "expected task = 'multi_label' with the paths as labels. "
+                "Received: task = 'single_label'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _two_folds(self) -> Self:
+        if self.folds == 1:
+            raise ValueError("'folds' must be 0 or at least 2. Received: 1")
+        return self
 
 
 class Modality(Table):

@@ -51,6 +51,7 @@ from tfmm.errors import TfmmError, command_line
 from tfmm.experiment import Experiment
 from tfmm.progress import say
 from tfmm.run import write_json
+from tfmm.settings import CalibrationSettings
 
 
 def fit_tower(
@@ -102,6 +103,7 @@ def fit_tower(
         catalog.targets(has["validation"]),
         logits["validation"],
         fingerprint="",
+        settings=CalibrationSettings(method="temperature"),
     ).temperature
     prior = prior_logits(task, catalog.targets(parts["fit"]), num_labels)
     probabilities = {}

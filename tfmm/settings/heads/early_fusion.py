@@ -1,5 +1,6 @@
 """`[heads.NAME]`: fusion of features, on frozen towers or together with them."""
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -8,7 +9,6 @@ from tfmm.settings.base import (
     Activation,
     BelowOne,
     Count,
-    CountOrZero,
     Name,
     NotNegative,
     Positive,
@@ -16,6 +16,8 @@ from tfmm.settings.base import (
 )
 from tfmm.settings.heads.base import FitSplit, FittedHead
 from tfmm.settings.training import Training
+
+MAX_PRODUCTS = 16_384  # a hidden layer of 200 over them has 3.3 million weights
 
 
 class FeatureFusion(Training, FittedHead):
@@ -36,9 +38,14 @@ class FeatureFusion(Training, FittedHead):
         "How the towers meet: joined; added, averaged or the greatest; highway: a "
         "learned gate for each feature; cross: joined with all pairwise products.",
     )
+    cross_units: Count = key(
+        16, "Width that vectors are brought to before products are taken. cross."
+    )
     hidden_units: list[Count] = key([200], "Widths of the hidden layers.")
     hidden_activation: Activation = key("tanh", "Activation of the hidden layers.")
-    dropout: BelowOne = key(0.0, "Share of each hidden layer dropped in training.")
+    dropout: BelowOne = key(
+        0.0, "Share of the combination and of each hidden layer dropped in training."
+    )
     l2: NotNegative = key(0.0, "L2 penalty on the weights.")
     initializer_stddev: NotNegative = key(
         0.0, "Spread of the first weights (truncated normal); 0: each layer's own."
@@ -46,7 +53,7 @@ class FeatureFusion(Training, FittedHead):
     matching_weight: NotNegative = key(
         0.0, "Weight of the loss that matching vectors be alike (paper B's AUX)."
     )
-    num_negatives: CountOrZero = key(
+    num_negatives: Count = key(
         5, "Products of other labels that each is told apart from. matching_weight."
     )
     modality_dropout: BelowOne = key(
@@ -67,6 +74,18 @@ class FeatureFusion(Training, FittedHead):
             )
         return self
 
+    @model_validator(mode="after")
+    def _products_are_few(self) -> Self:
+        pairs = math.comb(len(self.towers), 2)
+        products = pairs * self.cross_units**2
+        if self.combine == "cross" and products > MAX_PRODUCTS:
+            raise ValueError(
+                f"'cross_units' must leave at most {MAX_PRODUCTS:,} products. "
+                f"Received: {self.cross_units}, which makes {products:,} of "
+                f"{len(self.towers)} towers"
+            )
+        return self
+
 
 class EarlyFusion(FeatureFusion):
     """`model = "early_fusion"`: a network on the features of frozen towers
@@ -74,6 +93,13 @@ class EarlyFusion(FeatureFusion):
 
     model: Literal["early_fusion"] = key(help="The network.")
     max_epochs: Count = key(100, "Training stops here at the latest.")
+    start_from: Literal["zero", "product"] = key(
+        "zero", "What it adds to: nothing, or the product rule's logits."
+    )
+
+
+# Layers that every network of features has; towers are layers of a joint one.
+LAYER_NAMES = ("combined", "cross", "features", "logits", "output", "present")
 
 
 class Joint(FeatureFusion):
@@ -97,5 +123,18 @@ class Joint(FeatureFusion):
             raise ValueError(f"fit_on must be 'train'. Received: {self.fit_on!r}")
         for name in self.rate_factors:
             if name not in self.towers:
-                raise ValueError(f"'rate_factors' names no tower of it: {name!r}")
+                raise ValueError(
+                    f"'rate_factors' names towers of its own. Received: {name!r}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _towers_have_names_of_their_own(self) -> Self:
+        inputs = [f"{name}_present" for name in self.towers]
+        for name in self.towers:
+            if name in (*inputs, *LAYER_NAMES) or name.startswith("hidden_"):
+                raise ValueError(
+                    f"'towers' of a joint network become layers of it, which has one "
+                    f"of this name. Received: {name!r}"
+                )
         return self

@@ -16,6 +16,9 @@ from tfmm.settings.base import (
 from tfmm.settings.heads.base import FittedHead
 from tfmm.settings.training import Training
 
+# Paper B's range of temperatures.
+POWER_RANGE = (0.1, 4.0)
+
 
 class PolicyNetwork(Training, FittedHead):
     """`model = "policy_network"`: a learned late fusion (papers B and C)."""
@@ -47,15 +50,21 @@ class PolicyNetwork(Training, FittedHead):
     )
     boost: Literal["constant", "proportional"] = key(
         "constant",
-        "constant: a product counts boost_constant times where the boosted tower is "
-        "right; proportional: 1 + (1 - p) boost_constant times, p the mean of what the "
-        "other towers give its label.",
+        "Where the boosted tower is right a product counts boost_constant times "
+        "(constant), or 1 + (1 - p) boost_constant times (proportional), p the mean "
+        "of what the other towers give its label; elsewhere once.",
     )
-    boost_constant: Positive = key(1.0, "Of boost.")
+    boost_constant: Positive = key(
+        2.0, "Of boost; below 1, constant damps (paper B: 0.655 and 2.639)."
+    )
     temperatures: dict[Name, Positive] = key(
-        {}, "Tower -> the power that its probabilities are raised to (paper B's tau)."
+        {},
+        "Tower -> the power that its probabilities are raised to (paper B's tau, in "
+        "[0.1, 4]); 1 for those not named.",
     )
-    learn_temperatures: bool = key(False, "Train the powers, from the given ones or 1.")
+    learn_temperatures: bool = key(
+        False, "Train the powers within [0.1, 4], from the given ones or 1."
+    )
 
     @model_validator(mode="after")
     def _one_activation_each(self) -> Self:
@@ -64,6 +73,25 @@ class PolicyNetwork(Training, FittedHead):
                 f"'activations' needs one entry for each of the "
                 f"{len(self.hidden_units)} hidden_units. Received: {self.activations}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _boosts_a_tower(self) -> Self:
+        for name in ("boost", "boost_constant"):
+            default = type(self).model_fields[name].default
+            if getattr(self, name) != default and not self.boosted_tower:
+                raise ValueError(f"{name!r} needs a 'boosted_tower'")
+        return self
+
+    @model_validator(mode="after")
+    def _learned_powers_are_in_range(self) -> Self:
+        low, high = POWER_RANGE
+        for name, power in self.temperatures.items():
+            if self.learn_temperatures and not low <= power <= high:
+                raise ValueError(
+                    f"'learn_temperatures' starts within [{low:g}, {high:g}]. "
+                    f"Received: {name} = {power:g}"
+                )
         return self
 
     @model_validator(mode="after")

@@ -1,0 +1,71 @@
+"""Which split a product belongs to, and which fold of the training products."""
+
+import hashlib
+
+import numpy as np
+
+from tfmm.errors import CatalogError, did_you_mean
+from tfmm.settings import SPLITS, Catalog, Splits
+from tfmm.tables import Table
+
+
+def splits(
+    table: Table, options: Catalog, groups: np.ndarray
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Each product's split, and the groups that the split column itself spreads.
+
+    A product without a split of its own goes where its group is, if that is one
+    split, and else where the group's hash says.
+    """
+    named = [""] * len(groups)
+    if options.split in table or "split" in options.model_fields_set:
+        named = [cell.strip() for cell in table.text_column(options.split)]
+    homes: dict[str, set[str]] = {}
+    for row, (group, name) in enumerate(zip(groups, named, strict=True)):
+        if name and name not in SPLITS:
+            raise CatalogError(
+                f"{table.where(row)}: {options.split!r} names an unknown split. "
+                f"Received: {name!r}{did_you_mean(name, SPLITS)}"
+            )
+        if name:
+            homes.setdefault(str(group), set()).add(name)
+
+    def home(group: str) -> str:
+        names = homes.get(group, set())
+        if len(names) == 1:
+            return next(iter(names))
+        return split_of(group, options.splits, options.rotation)
+
+    split = [name or home(str(g)) for g, name in zip(groups, named, strict=True)]
+    spread = tuple(sorted(group for group, names in homes.items() if len(names) > 1))
+    return np.array(split, dtype="<U10"), spread
+
+
+def split_of(group: str, shares: Splits, rotation: float = 0.0) -> str:
+    """The split of a group, from nothing but its name, the shares and the rotation.
+
+    The name's hash is a number in [0, 1); the shares cut that range in the order
+    train, fusion, validation, test. So rows that come or go move nobody, and
+    neither does the seed. `rotation` in [0, 1) turns the range as a wheel.
+
+    Example:
+    >>> split_of("MALM", Splits()) == split_of("MALM", Splits())
+    True
+    """
+    position = (_position(group) + rotation) % 1.0
+    edge = 0.0
+    for name in SPLITS:
+        edge += getattr(shares, name)
+        if position < edge:
+            return name
+    return next(name for name in reversed(SPLITS) if getattr(shares, name))
+
+
+def fold_of(group: str, folds: int) -> int:
+    """The fold of a training group, from its name alone; in [0, folds)."""
+    return int(_position(f"fold of {group}") * folds)
+
+
+def _position(name: str) -> float:
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64

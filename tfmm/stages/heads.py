@@ -1,0 +1,178 @@
+"""Fitting one head on stored outputs, or a joint network on the products."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfmm import dataset, metrics, outputs, results, train
+from tfmm.catalog import Catalog
+from tfmm.dataset import Caches
+from tfmm.experiment import Experiment
+from tfmm.head_data import array_batches, hide_towers, take
+from tfmm.heads import HEADS, LESSONS
+from tfmm.heads.gate import policy_accuracy
+from tfmm.heads.inputs import Examples, Lesson, Problem, TowerShape
+from tfmm.heads.joint import joint
+from tfmm.losses import loss_for
+from tfmm.run import Run
+from tfmm.settings import FittedHead, Gate, Head, Joint, Training
+from tfmm.stages import answers, keeping
+from tfmm.stages.towers import untrained
+from tfmm.train import Places
+
+
+def fit_head(run: Run, settings: Experiment, catalog: Catalog, name: str) -> None:
+    """Fits a head and writes its outputs and calibration, unless all is there."""
+    head = settings.heads[name]
+    mark = results.model_fingerprint(run, settings, name)
+    caches: Caches = {}
+    if isinstance(head, Joint):
+        reads = results.reads(settings, name)
+        caches = answers.caches_of(run, settings, catalog, reads)
+    if not keeping.is_fitted(run, name, mark):
+        train.deterministic(settings.seed)
+        problem = _problem(run, settings, name)
+        if isinstance(head, Joint):
+            model, result = _fit_joint(run, settings, catalog, name, problem, caches)
+        else:
+            labels, places = run.read_labels(), keeping.places(run, name)
+            model, result = fit(name, head, problem, labels, mark, places)
+        if isinstance(head, Gate):
+            inputs, _ = results.head_inputs(run, settings, name, "test")
+            targets, _ = outputs.read_targets(run.outputs, "test")
+            result["policy_accuracy"] = policy_accuracy(
+                head, settings.catalog.task, inputs, targets, model
+            )
+        keeping.keep(run, name, mark, model, result)
+    answers.write_all(run, settings, name, catalog, caches)
+
+
+def _problem(run: Run, settings: Experiment, name: str) -> Problem:
+    """What a head is fitted on and watched on; a rule is given what it ignores."""
+    head = settings.heads[name]
+    held_out = results.examples(run, settings, name, ["validation"])
+    fit = held_out
+    if isinstance(head, FittedHead):
+        if head.fit_splits == ("validation",):
+            rows, rest = answers.cut_validation(run, settings)
+            fit, held_out = _some(held_out, rows), _some(held_out, rest)
+        else:
+            fit = results.examples(run, settings, name, head.fit_splits)
+    return Problem(
+        task=settings.catalog.task,
+        shapes={
+            heard: TowerShape(values["features"].shape[1], values["logits"].shape[1])
+            for heard, values in fit.inputs.items()
+        },
+        prior_logits=results.prior_logits(run, settings),
+        seed=settings.seed,
+        fit=fit,
+        held_out=held_out,
+    )
+
+
+def _some(examples: Examples, rows: np.ndarray) -> Examples:
+    groups = np.unique(examples.groups[rows], return_inverse=True)[1]
+    return Examples(take(dict(examples.inputs), rows), examples.targets[rows], groups)
+
+
+def fit(
+    name: str,
+    head: Head,
+    problem: Problem,
+    label_names: Sequence[str],
+    mark: str,
+    places: Places,
+) -> tuple[keras.Model, dict]:
+    """Builds a head and fits it on stored outputs.
+
+    Args:
+        name: For messages.
+        head: `[heads.NAME]`; not a joint network.
+        problem: What it is fitted on.
+        label_names: The `C` labels.
+        mark: Fingerprint of the head.
+        places: Where the files of a training go.
+
+    Returns:
+        The head, and how its training went; nothing of one that is not trained.
+    """
+    model = HEADS[head.model](head, problem)
+    if not isinstance(head, Training):
+        return model, {}
+    task, fit_on, held_out = problem.task, problem.fit, problem.held_out
+    loss = loss_for(task, head, label_names, fit_on.targets)
+    lesson = Lesson(model, {"logits": loss}, {"logits": fit_on.targets})
+    if head.model in LESSONS:
+        lesson = LESSONS[head.model](head, problem, model, loss)
+    predict = results.predictor(model)
+
+    def validate() -> dict[str, float]:
+        batches = array_batches(dict(held_out.inputs), answers.PREDICT_BATCH)
+        logits = np.concatenate([predict(batch)["logits"] for batch in batches])
+        return metrics.quick_measures(task, held_out.targets, logits)
+
+    def epoch_data(epoch: int) -> tf.data.Dataset:
+        seed = (problem.seed, epoch)
+        rate = getattr(head, "modality_dropout", 0.0)
+        seen = hide_towers(dict(fit_on.inputs), rate, seed)
+        return dataset.arrays_epoch(
+            seen, lesson.targets, head.batch_size, seed, lesson.weights
+        )
+
+    result = keeping.trained(
+        *(name, head, problem.seed, mark, lesson.model, lesson.losses),
+        *(epoch_data, validate, places),
+    )
+    return model, result
+
+
+def _fit_joint(
+    run: Run,
+    settings: Experiment,
+    catalog: Catalog,
+    name: str,
+    problem: Problem,
+    caches: Caches,
+) -> tuple[keras.Model, dict]:
+    """Trains towers and fusion as one network on the products."""
+    head = settings.heads[name]
+    reads = results.reads(settings, name)
+    if head.start_from == "towers":
+        towers = {x: results.load_model(run, x) for x in head.towers}
+    else:
+        towers = {x: untrained(run, settings, catalog, x) for x in head.towers}
+    keys = {x: settings.towers[x].modality for x in head.towers}
+    model = joint(head, problem, towers, keys)
+    predict = results.predictor(model)
+    any_of = settings.modalities_of(name)
+
+    def rows_of(split: str) -> np.ndarray:
+        rows = catalog.rows(split)
+        here = [catalog.present(modality, rows) for modality in any_of]
+        return rows[np.any(here, axis=0)]
+
+    rows, held_out = rows_of("train"), rows_of("validation")
+    truth = catalog.targets(held_out)
+
+    def validate() -> dict[str, float]:
+        data = dataset.batches(catalog, held_out, reads, answers.PREDICT_BATCH, caches)
+        logits = np.concatenate([predict(batch)["logits"] for batch in data])
+        return metrics.quick_measures(catalog.task, truth, logits)
+
+    def epoch_data(epoch: int) -> tf.data.Dataset:
+        seed = (settings.seed, epoch)
+        return dataset.epoch(
+            *(catalog, rows, reads, head.batch_size, seed, caches),
+            head.modality_dropout,
+        )
+
+    loss = loss_for(catalog.task, head, run.read_labels(), catalog.targets(rows))
+    result = keeping.trained(
+        *(name, head, settings.seed, results.model_fingerprint(run, settings, name)),
+        *(model, {"logits": loss}, epoch_data, validate, keeping.places(run, name)),
+        rate_factors=head.rate_factors,
+    )
+    return model, result

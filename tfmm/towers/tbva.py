@@ -1,0 +1,2 @@
+def tbva(*a):
+    raise NotImplementedError
