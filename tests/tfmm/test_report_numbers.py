@@ -226,7 +226,7 @@ def test_a_tie_on_validation_goes_to_the_lower_loss(tmp_path):
     run, settings = set_up(tmp_path, choices=choices)
     file = run.calibration_file("policy")
     content = json.loads(file.read_text())
-    write_json(file, content | {"temperature": 0.5})
+    write_json(file, content | {"temperature": 0.5, "scales": [2.0] * 3})
     found = numbers.compute(run, settings, "test")
     figures = [found["models"][x]["validation"] for x in ("product", "policy")]
     assert figures[0]["top1"] == figures[1]["top1"]
@@ -300,7 +300,11 @@ def test_products_by_how_many_towers_are_right_worked_by_hand(tmp_path):
 def test_a_head_is_measured_with_modalities_missing(tmp_path, cases):
     run, settings = set_up(tmp_path, hidden=(4, 5))
     said = np.float32(0.8 * np.eye(3)[[0, 0, 1, 1, 2, 1]] + 0.2 / 3)
-    cases["policy", "test"] = {"without_image": said, "only_image": said}
+    titled = np.arange(6) < 4
+    cases["policy", "test"] = {
+        "without_image": (said, titled),
+        "only_image": (said, np.ones(6, bool)),
+    }
     models = numbers.compute(run, settings, "test")["models"]
     missing = models["policy"]["missing"]
     assert list(missing) == ["all", "without_image", "only_image"]
