@@ -314,7 +314,9 @@ def read(path: Path, fingerprint: str) -> Calibration:
         }
         found = Calibration(**{**content, **lists})
     except (KeyError, TypeError):
-        raise RunError(f"{path}: not what a calibration file holds") from None
+        raise RunError(
+            f"{path}: not what a calibration file holds; run tfmm.fit --resume"
+        ) from None
     if found.fingerprint != fingerprint:
         raise RunError(f"{path}: stale; run tfmm.fit --resume")
     return found

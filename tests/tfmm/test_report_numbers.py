@@ -226,7 +226,7 @@ def test_a_tie_on_validation_goes_to_the_lower_loss(tmp_path):
     run, settings = set_up(tmp_path, choices=choices)
     file = run.calibration_file("policy")
     content = json.loads(file.read_text())
-    write_json(file, content | {"scales": [2.0] * 3})
+    write_json(file, content | {"temperature": 0.5, "scales": [2.0] * 3})
     found = numbers.compute(run, settings, "test")
     figures = [found["models"][x]["validation"] for x in ("product", "policy")]
     assert figures[0]["top1"] == figures[1]["top1"]

@@ -147,4 +147,4 @@ def _own(
             case: comparison.figures(task, targets, *decided)
             for case, decided in cases.items()
         }
-    return found | said.about
+    return {**found, **said.about}

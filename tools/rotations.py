@@ -1,0 +1,134 @@
+"""Every product tested once: one run for each turn of the splits, one report of all.
+
+    python tools/rotations.py HPARAMS.toml --catalog catalog.csv --to runs/turned
+
+A catalog of a thousand products leaves two hundred for a test, which tells little. With
+a test share of `1 / k`, `k` runs whose splits are turned (`catalog.rotation`) test
+every product once, groups whole, and each by towers and heads that never saw it. The
+runs are kept as `TO/0` to `TO/k-1`, ready ones are not made again, and `TO/report`
+measures the joined answers as if they were of one run: figures, intervals, groups,
+modalities missing.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from tfmm import experiment, outputs
+from tfmm import fit as fitting
+from tfmm.errors import ExperimentError, command_line
+from tfmm.report import numbers, page
+from tfmm.report.said import Said, read
+from tfmm.run import Run, write_json
+
+
+def joined(parts: Sequence[Said]) -> Said:
+    """What one model of each run says, row below row; validation figures averaged."""
+    first = parts[0]
+    validation = None
+    if all(part.validation is not None for part in parts):
+        validation = {
+            key: float(np.mean([part.validation[key] for part in parts]))
+            for key in first.validation
+        }
+    together = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("probabilities", "assigned", "present", "uncalibrated")
+    }
+    cases = {
+        case: tuple(
+            np.concatenate([part.cases[case][place] for part in parts])
+            for place in (0, 1)
+        )
+        for case in first.cases
+    }
+    return Said(
+        kind=first.kind,
+        model=first.model,
+        towers=first.towers,
+        validation=validation,
+        cases=cases,
+        fit_on=first.fit_on,
+        ranked_on_own_products=first.ranked_on_own_products,
+        **together,
+    )
+
+
+def pooled(runs: Sequence[Run]) -> dict:
+    """The content of `report.json` of the test products of all runs.
+
+    Args:
+        runs: Fitted runs of one experiment on one catalog, turned.
+
+    Raises:
+        ExperimentError: If they have different labels, so that answers do not join.
+    """
+    settings = [run.read_experiment() for run in runs]
+    labels = {run.read_labels() for run in runs}
+    if len(labels) > 1:
+        raise ExperimentError("the runs have different labels")
+    targets, groups = [], []
+    for run in runs:
+        targets.append(outputs.read_targets(run.outputs, "test")[0])
+        groups.append(outputs.read_groups(run.outputs, "test"))
+    # Groups are whole, so no two runs have one in common.
+    shifts = np.cumsum([0, *(x.max() + 1 for x in groups)])
+    models: Mapping[str, Said] = {
+        name: joined(
+            [
+                read(run, own, name, "test")
+                for run, own in zip(runs, settings, strict=True)
+            ]
+        )
+        for name in (*settings[0].towers, *settings[0].heads)
+    }
+    return numbers.measure(
+        "test",
+        settings[0].catalog.task,
+        np.concatenate(targets),
+        np.concatenate([x + y for x, y in zip(groups, shifts, strict=False)]),
+        settings[0].seed,
+        models,
+    )
+
+
+def rotations(
+    hparams: Annotated[Path, typer.Argument(help="Experiment file (TOML).")],
+    catalog: Annotated[Path, typer.Option(help="Table of products.")],
+    to: Annotated[Path, typer.Option(help="Folder for the runs and the report.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images; the table's by default.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="key=value over the file's; may be repeated."),
+    ] = None,
+) -> None:
+    """Fits an experiment once for each turn of its splits and reports all together."""
+    settings = experiment.load(hparams, set_ or [])
+    share = settings.catalog.splits.test
+    count = round(1 / share) if share else 0
+    if count < 2 or abs(share * count - 1) > 1e-6:
+        raise ExperimentError(
+            f"{hparams}: expected a test share of 1/2, 1/3, ... Received: {share:g}"
+        )
+    runs = []
+    for turn in range(count):
+        runs.append(Run(to / str(turn)))
+        rotation = f"catalog.rotation={turn * share:.9f}"
+        fitting.fit(
+            *(hparams, catalog, runs[-1].path, images),
+            set_=[*(set_ or []), rotation],
+            resume=runs[-1].exists,
+        )
+    report = pooled(runs)
+    write_json(to / "report" / "report.json", report)
+    page.draw(report, to / "report")
+    print(to / "report" / "index.html")
+
+
+if __name__ == "__main__":
+    command_line(rotations, "python tools/rotations.py")
