@@ -191,6 +191,8 @@ def policy_accuracy(
     Returns:
         In [0, 1]; `None` if there is no product with a choice between towers.
     """
+    if not len(targets):
+        return None
     ordered = {name: dict(inputs[name]) for name in settings.towers}
     score = keras.Model(model.input, model.get_layer("gate").output)
     scores = score.predict(ordered, batch_size=256, verbose=0)
