@@ -9,11 +9,13 @@ from tfmm.layers.category_ids import CategoryIds
 from tfmm.layers.cell_numbers import CellNumbers
 from tfmm.layers.embedding_bag import EmbeddingBag
 from tfmm.layers.grouped_convolution_2d import GroupedConvolution2D
+from tfmm.layers.has_text import HasText
 from tfmm.layers.max_over_time import MaxOverTime
 from tfmm.layers.ngram_ids import NgramIds
 from tfmm.layers.pool_tokens import PoolTokens
 from tfmm.layers.prior_when_absent import PriorWhenAbsent
 from tfmm.layers.squeeze_excitation import SqueezeExcitation
+from tfmm.layers.text_attention import TextAttention
 from tfmm.layers.unit_features import UnitFeatures
 from tfmm.layers.without_markup import WithoutMarkup
 from tfmm.text import WordIds
@@ -25,11 +27,13 @@ LAYERS = {
         CellNumbers,
         EmbeddingBag,
         GroupedConvolution2D,
+        HasText,
         MaxOverTime,
         NgramIds,
         PoolTokens,
         PriorWhenAbsent,
         SqueezeExcitation,
+        TextAttention,
         UnitFeatures,
         WithoutMarkup,
         WordIds,
