@@ -7,7 +7,15 @@ from fused import NAMES, examples, problem
 from scipy.special import expit, logit, softmax
 
 from tfmm.heads import HEADS
-from tfmm.settings import PolicyNetwork, Rule
+from tfmm.settings import (
+    EarlyFusion,
+    Gate,
+    LogisticStack,
+    PolicyNetwork,
+    Ridge,
+    Rule,
+    WeightedMean,
+)
 
 PRIOR = [0.1, -0.2, 0.3]
 GENERATOR = np.random.default_rng(0)
@@ -15,7 +23,7 @@ LOGITS = {x: GENERATOR.normal(size=(4, 3)).astype(np.float32) for x in NAMES}
 
 
 def head(model, task, **settings):
-    kind = PolicyNetwork if model == "policy_network" else Rule
+    kind = TABLES.get(model, Rule)
     keras.utils.set_random_seed(0)
     made_up = examples(task, labels=3, features=2)
     towers = dataclasses.replace(problem(task, made_up), prior_logits=PRIOR)
@@ -42,6 +50,11 @@ def by_hand(rule, task, towers):
         fused = p.max(axis=0)
     elif rule == "mean":
         fused = p.mean(axis=0)
+    elif rule == "mean_logits" and task == "single_label":
+        fused = np.exp(np.log(p).mean(axis=0))
+        fused /= fused.sum(axis=-1, keepdims=True)
+    elif rule == "mean_logits":
+        fused = expit(logit(p).mean(axis=0))
     elif task == "single_label":
         fused = p.prod(axis=0) / p.prod(axis=0).sum(axis=-1, keepdims=True)
     else:
@@ -50,7 +63,7 @@ def by_hand(rule, task, towers):
 
 
 @pytest.mark.parametrize("task", ["single_label", "multi_label"])
-@pytest.mark.parametrize("rule", ["max", "mean", "product"])
+@pytest.mark.parametrize("rule", ["max", "mean", "product", "mean_logits"])
 @pytest.mark.parametrize("present", [(1, 1, 1), (1, 0, 1), (0, 1, 0)])
 def test_rules_are_what_paper_b_says_over_the_towers_that_are_there(
     rule, task, present
@@ -60,7 +73,25 @@ def test_rules_are_what_paper_b_says_over_the_towers_that_are_there(
     np.testing.assert_allclose(logits, by_hand(rule, task, towers), atol=2e-5)
 
 
+TABLES = {
+    "early_fusion": EarlyFusion,
+    "gate": Gate,
+    "logistic_stack": LogisticStack,
+    "policy_network": PolicyNetwork,
+    "ridge": Ridge,
+    "weighted_mean": WeightedMean,
+}
 EVERY_HEAD = [
+    ("mean_logits", {}),
+    ("weighted_mean", {}),
+    ("weighted_mean", {"of": "log_probabilities"}),
+    ("ridge", {}),
+    ("logistic_stack", {"strengths": [0.1, 1.0]}),
+    ("gate", {}),
+    ("gate", {"choice": "soft", "inputs": "all", "hidden_units": []}),
+    ("gate", {"inputs": "features", "l2": 1e-4, "dropout": 0.1}),
+    ("policy_network", {"temperatures": {"image": 0.5}, "learn_temperatures": True}),
+    ("early_fusion", {"projection_units": 6, "hidden_units": [5]}),
     ("max", {}),
     ("mean", {}),
     ("product", {}),

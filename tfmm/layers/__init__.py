@@ -12,6 +12,7 @@ from tfmm.layers.convolution_projection import ConvolutionProjection
 from tfmm.layers.cross_products import CrossProducts
 from tfmm.layers.embedding_bag import EmbeddingBag
 from tfmm.layers.grouped_convolution_2d import GroupedConvolution2D
+from tfmm.layers.has_text import HasText
 from tfmm.layers.highway import Highway
 from tfmm.layers.max_over_time import MaxOverTime
 from tfmm.layers.ngram_ids import NgramIds
@@ -19,6 +20,7 @@ from tfmm.layers.pool_tokens import PoolTokens
 from tfmm.layers.prior_when_absent import PriorWhenAbsent
 from tfmm.layers.probability_powers import ProbabilityPowers
 from tfmm.layers.squeeze_excitation import SqueezeExcitation
+from tfmm.layers.text_attention import TextAttention
 from tfmm.layers.tower_weights import TowerWeights
 from tfmm.layers.unit_features import UnitFeatures
 from tfmm.layers.without_markup import WithoutMarkup
@@ -34,6 +36,7 @@ LAYERS = {
         CrossProducts,
         EmbeddingBag,
         GroupedConvolution2D,
+        HasText,
         Highway,
         MaxOverTime,
         NgramIds,
@@ -41,6 +44,7 @@ LAYERS = {
         PriorWhenAbsent,
         ProbabilityPowers,
         SqueezeExcitation,
+        TextAttention,
         TowerWeights,
         UnitFeatures,
         WithoutMarkup,

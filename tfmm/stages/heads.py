@@ -42,9 +42,11 @@ def fit_head(run: Run, settings: Experiment, catalog: Catalog, name: str) -> Non
         if isinstance(head, Gate):
             inputs, _ = results.head_inputs(run, settings, name, "test")
             targets, _ = outputs.read_targets(run.outputs, "test")
-            result["policy_accuracy"] = policy_accuracy(
+            agreed = policy_accuracy(
                 head, settings.catalog.task, inputs, targets, model
             )
+            if agreed is not None:
+                result["policy_accuracy"] = agreed
         keeping.keep(run, name, mark, model, result)
     answers.write_all(run, settings, name, catalog, caches)
 
