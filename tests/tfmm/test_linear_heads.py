@@ -61,7 +61,8 @@ def test_ridge_of_one_label_adds_up_to_one():
 def test_a_logistic_stack_is_scikit_learns_on_the_same_products():
     made = problem("single_label")
     head = logistic_stack(
-        settings(LogisticStack, "logistic_stack", strengths=[0.3]), made
+        settings(LogisticStack, "logistic_stack", strengths=[0.3], shrink_to="zero"),
+        made,
     )
     inputs, targets = with_hidden(made.fit, made.seed)
     fitted = LogisticRegression(C=0.3, max_iter=200, tol=1e-3).fit(
@@ -78,7 +79,8 @@ def test_a_logistic_stack_is_scikit_learns_on_the_same_products():
 def test_a_logistic_stack_of_several_labels_is_one_regression_a_label():
     made = problem("multi_label")
     head = logistic_stack(
-        settings(LogisticStack, "logistic_stack", strengths=[0.3]), made
+        settings(LogisticStack, "logistic_stack", strengths=[0.3], shrink_to="zero"),
+        made,
     )
     inputs, targets = with_hidden(made.fit, made.seed)
     matrix = read_by_hand("multi_label", inputs, lambda x: np.clip(x, -12, 12))
@@ -99,9 +101,10 @@ def test_the_strength_is_chosen_on_groups_left_out():
     made = problem("single_label", examples("single_label", products=80, seed=5))
     noise = np.random.default_rng(0).integers(4, size=80).astype(np.int32)
     senseless = dataclasses.replace(made.fit, targets=noise)
+    own = {"strengths": [1e-4, 100.0], "shrink_to": "zero"}
     heads = [
         logistic_stack(
-            settings(LogisticStack, "logistic_stack", strengths=[1e-4, 100.0]),
+            settings(LogisticStack, "logistic_stack", **own),
             dataclasses.replace(made, fit=fit),
         )
         for fit in (made.fit, senseless)
@@ -111,10 +114,35 @@ def test_the_strength_is_chosen_on_groups_left_out():
     assert sizes[1] < 0.05
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_a_stack_held_hard_is_a_weighted_product(task):
+    made = problem(task)
+    own = settings(LogisticStack, "logistic_stack", strengths=[1e-9])
+    kernel, bias = logistic_stack(own, made).get_layer("regression").get_weights()
+    blocks = kernel[:12].reshape(3, 4, 4)
+    for block in blocks:
+        np.testing.assert_allclose(block, block[0, 0] * np.eye(4), atol=1e-4)
+    assert (blocks[:, 0, 0] > 0.05).all()
+    np.testing.assert_allclose(bias, 0.0, atol=1e-4)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_stack_near_the_product_learns_from_few_products(task):
+    few = examples(task, products=60, labels=16, seed=3)
+    asked = examples(task, products=400, labels=16, seed=4)
+    loss = {}
+    for shrink_to in ("product", "zero"):
+        own = settings(LogisticStack, "logistic_stack", shrink_to=shrink_to)
+        head = logistic_stack(own, problem(task, few))
+        said = answer(head, asked.inputs)["logits"]
+        loss[shrink_to] = metrics.log_loss(task, asked.targets, said)
+    assert loss["product"] < loss["zero"]
+
+
 def test_too_few_groups_for_the_inner_folds_are_told():
     made = problem("single_label")
     one = dataclasses.replace(made.fit, groups=np.zeros(len(made.fit.groups), int))
-    with pytest.raises(RunError, match="1 groups of products, which inner_folds = 4"):
+    with pytest.raises(RunError, match="1 groups of products, which inner_folds = 3"):
         logistic_stack(
             settings(LogisticStack, "logistic_stack"),
             dataclasses.replace(made, fit=one),

@@ -24,10 +24,15 @@ class LogisticStack(FittedHead):
     """`model = "logistic_stack"`: logistic regression on joined log-probabilities."""
 
     model: Literal["logistic_stack"] = key(help="The regression.")
+    shrink_to: Literal["product", "zero"] = key(
+        "product",
+        "Where the penalty holds the weights: at a product of the towers with a fitted "
+        "power each, or at zero, as scikit-learn does.",
+    )
     strengths: Strengths = key(
-        [0.003, 0.03, 0.3, 3.0],
+        [0.0001, 0.001, 0.01, 0.1],
         "Inverse penalties (scikit-learn's C); inner cross-validation chooses.",
     )
     inner_folds: Annotated[Count, Field(ge=2)] = key(
-        4, "Parts of the inner cross-validation; groups stay whole."
+        3, "Parts of the inner cross-validation; groups stay whole."
     )
