@@ -193,7 +193,7 @@ def _tree(block: str, num_features: int) -> dict[str, np.ndarray]:
 
 
 def _from_left(tree: Mapping[str, np.ndarray]) -> tuple[list[int], list[int]]:
-    """Leaves in order from the left, and for each split the bits of those left of it."""
+    """Leaves in order from the left, and each split's bits of those on its left."""
     leaves: list[int] = []
     ruled_out = [0] * len(tree["threshold"])
     seen: set[int] = set()

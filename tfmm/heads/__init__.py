@@ -14,10 +14,12 @@ trained by `tfmm.train` on `lesson(settings, problem, model, loss)` of `LESSONS`
 the loss of their settings; those that are not named there learn their logits by it.
 """
 
+from tfmm.heads.boosted_trees import boosted_trees
 from tfmm.heads.policy_network import policy_network
 from tfmm.heads.rules import rule
 
 HEADS = {
+    "boosted_trees": boosted_trees,
     "max": rule,
     "mean": rule,
     "product": rule,

@@ -58,8 +58,8 @@ def candidates(
             names.append(f"{name}_{key}")
             features.append(ops.where(present, value, float("nan")))
         names.append(f"{name}_present")
-        features.append(ops.broadcast_to(count, ops.shape(score)))
-        firsts.append(ops.cast(rank == 0, "float32") * count)
+        features.append(ops.zeros_like(score) + count)
+        firsts.append(ops.cast(ops.equal(rank, 0), "float32") * count)
         asked.append(present & (rank < (num_candidates or num_labels)))
     number = sum(counts)
     probabilities = [
@@ -75,8 +75,8 @@ def candidates(
         "product_rank": _rank(product),
         "product_ahead": _ahead(product),
         "firsts": sum(firsts),
-        "present": ops.broadcast_to(number, ops.shape(product)),
-        "prior": ops.broadcast_to(prior, ops.shape(product)),
+        "present": ops.zeros_like(product) + number,
+        "prior": ops.zeros_like(product) + prior,
     }
     return Candidates(
         features=ops.stack([*features, *together.values()], axis=-1),
@@ -92,10 +92,6 @@ def _rank(scores):
 
 def _ahead(scores):
     """Each label's score less that of the best other label; 0 without others."""
-    best, second = _best_two(scores)
-    return scores - ops.where(scores == best, second, best)
-
-
-def _best_two(scores):
     values, _ = ops.top_k(scores, min(2, scores.shape[-1]))
-    return values[:, :1], values[:, -1:]
+    best, second = values[:, :1], values[:, -1:]
+    return ops.where(ops.equal(scores, best), scores - second, scores - best)

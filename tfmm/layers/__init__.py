@@ -14,6 +14,7 @@ from tfmm.layers.ngram_ids import NgramIds
 from tfmm.layers.pool_tokens import PoolTokens
 from tfmm.layers.prior_when_absent import PriorWhenAbsent
 from tfmm.layers.squeeze_excitation import SqueezeExcitation
+from tfmm.layers.tree_ensemble import TreeEnsemble
 from tfmm.layers.unit_features import UnitFeatures
 from tfmm.layers.without_markup import WithoutMarkup
 from tfmm.text import WordIds
@@ -30,6 +31,7 @@ LAYERS = {
         PoolTokens,
         PriorWhenAbsent,
         SqueezeExcitation,
+        TreeEnsemble,
         UnitFeatures,
         WithoutMarkup,
         WordIds,

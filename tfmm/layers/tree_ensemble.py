@@ -151,7 +151,7 @@ class TreeEnsemble(keras.layers.Layer):
         columns = tf.transpose(cut)
 
         def ask(split, left):
-            """Takes from the leaves that are left `(trees, n)` what one split rules out."""
+            """Takes what one split rules out from the leaves left, `(trees, n)`."""
             asked = tf.gather(columns, self.columns.value[split])
             yes = asked > self.thresholds.value[split][:, tf.newaxis]
             stay = self.leaves_left.value[split][:, tf.newaxis]
