@@ -8,6 +8,7 @@ from scipy.special import expit, logit, softmax
 
 from tfmm.heads import HEADS
 from tfmm.settings import (
+    BoostedTrees,
     EarlyFusion,
     Gate,
     LogisticStack,
@@ -74,6 +75,7 @@ def test_rules_are_what_paper_b_says_over_the_towers_that_are_there(
 
 
 TABLES = {
+    "boosted_trees": BoostedTrees,
     "early_fusion": EarlyFusion,
     "gate": Gate,
     "logistic_stack": LogisticStack,
@@ -89,6 +91,7 @@ EVERY_HEAD = [
     ("logistic_stack", {"strengths": [0.01, 1.0]}),
     ("logistic_stack", {"strengths": [0.1], "shrink_to": "zero"}),
     ("gate", {}),
+    ("boosted_trees", {"max_rounds": 10}),
     ("gate", {"choice": "soft", "inputs": "all", "hidden_units": []}),
     ("gate", {"inputs": "features", "l2": 1e-4, "dropout": 0.1}),
     ("policy_network", {"temperatures": {"image": 0.5}, "learn_temperatures": True}),

@@ -14,6 +14,7 @@ trained by `tfmm.train` on `lesson(settings, problem, model, loss)` of `LESSONS`
 the loss of their settings; those that are not named there learn their logits by it.
 """
 
+from tfmm.heads.boosted_trees import boosted_trees
 from tfmm.heads.early_fusion import early_fusion, early_fusion_lesson
 from tfmm.heads.gate import gate, gate_lesson
 from tfmm.heads.logistic_stack import logistic_stack
@@ -33,6 +34,7 @@ HEADS = {
     "policy_network": policy_network,
     "gate": gate,
     "early_fusion": early_fusion,
+    "boosted_trees": boosted_trees,
 }
 
 LESSONS = {

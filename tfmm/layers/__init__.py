@@ -22,6 +22,7 @@ from tfmm.layers.probability_powers import ProbabilityPowers
 from tfmm.layers.squeeze_excitation import SqueezeExcitation
 from tfmm.layers.text_attention import TextAttention
 from tfmm.layers.tower_weights import TowerWeights
+from tfmm.layers.tree_ensemble import TreeEnsemble
 from tfmm.layers.unit_features import UnitFeatures
 from tfmm.layers.without_markup import WithoutMarkup
 from tfmm.text import WordIds
@@ -46,6 +47,7 @@ LAYERS = {
         SqueezeExcitation,
         TextAttention,
         TowerWeights,
+        TreeEnsemble,
         UnitFeatures,
         WithoutMarkup,
         WordIds,

@@ -22,12 +22,16 @@ class BoostedTrees(FittedHead):
     )
     max_rounds: Count = key(300, "Boosting stops here at the latest.")
     patience_rounds: Count = key(
-        20, "Rounds without a better validation loss before it stops."
+        20, "Rounds without a better validation log loss before it stops."
     )
     learning_rate: Positive = key(0.1, "Shrinkage of each tree.")
-    num_leaves: Annotated[int, Field(ge=2)] = key(15, "Leaves of a tree.")
-    max_depth: Count = key(6, "Depth of a tree.")
-    min_products_per_leaf: Count = key(10, "Rows that a leaf needs.")
+    num_leaves: Annotated[int, Field(ge=2, le=63)] = key(
+        7, "Leaves of a tree, at most; 63 is what the compiled form holds."
+    )
+    max_depth: Count = key(3, "Depth of a tree, at most.")
+    min_products_per_leaf: Count = key(
+        10, "Products that a leaf needs (shared: products with a candidate label)."
+    )
     l2: NotNegative = key(1.0, "L2 penalty on the leaves.")
     feature_rate: Annotated[float, Field(gt=0, le=1)] = key(
         0.8, "Share of the features that a tree may use."

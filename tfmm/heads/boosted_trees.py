@@ -1,0 +1,283 @@
+"""boosted_trees: LightGBM on what the towers say, compiled into TensorFlow."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import keras
+import lightgbm
+import numpy as np
+from keras import ops
+
+from tfmm import metrics
+from tfmm.errors import ExperimentError
+from tfmm.heads.candidates import candidates
+from tfmm.heads.inputs import (
+    Examples,
+    HeadInputs,
+    Problem,
+    head_inputs,
+    to_logits,
+    to_probabilities,
+)
+from tfmm.layers.prior_when_absent import PriorWhenAbsent
+from tfmm.layers.tree_ensemble import TreeEnsemble
+from tfmm.layers.unit_features import UnitFeatures
+from tfmm.settings import BoostedTrees
+from tfmm.trees import read_trees
+
+PRODUCTS_AT_ONCE = 256
+NUM_THREADS = 2
+HIDE_RATE = 0.5
+
+
+def boosted_trees(
+    settings: BoostedTrees,
+    problem: Problem,
+) -> keras.Model:
+    """Fits LightGBM and returns its trees as plain TensorFlow operations.
+
+    - `per_label`, paper D: trees for every label, reading the probabilities of all
+      towers, NaN where a tower is absent; a softmax over the labels.
+    - `shared`, ours, the default: one set of trees for all labels. It scores a label
+      by what `tfmm.heads.candidates` tells of it. Only labels among the best of a
+      tower that is present are asked about; the others get the least probability.
+      `single_label`: the scores of a product's labels go through a softmax, whose
+      log loss is what the trees are grown for. `multi_label`: each through a sigmoid.
+
+    Boosting stops by the log loss of `problem.held_out`, from which nothing else is
+    learnt. So that absence is learnt, `num_augmented` copies of the products are
+    added in which every tower is hidden with probability 1/2, the last one never;
+    copies in which nothing came to be hidden are left out.
+
+    Args:
+        settings: `[heads.NAME]` of the experiment.
+        problem: The task, the towers' shapes, and the products to learn from.
+
+    Returns:
+        Fitted model as described in `tfmm.heads`; `features` are the towers'
+        unit-length features, joined.
+
+    Raises:
+        ExperimentError: If `form` is `per_label` for a `multi_label` task.
+
+    Reference:
+    - Verma et al. 2020, "Boosted late fusion".
+    """
+    fit = _with_hidden_towers(problem.fit, settings.num_augmented, problem.seed)
+    towers = head_inputs(problem.shapes)
+    if settings.form == "per_label":
+        logits = _per_label(settings, problem, fit, towers)
+    else:
+        logits = _shared(settings, problem, fit, towers)
+    prior = PriorWhenAbsent(problem.prior_logits, name="logits")
+    logits = prior(logits, towers.present)
+    features = UnitFeatures(name="features")(towers.features, towers.present)
+    return keras.Model(towers.nested, {"features": features, "logits": logits})
+
+
+def _per_label(
+    settings: BoostedTrees, problem: Problem, fit: Examples, towers: HeadInputs
+):
+    """Logits `(batch, C)` by trees for each label."""
+    if problem.task != "single_label":
+        raise ExperimentError(
+            "boosted_trees: form 'per_label' is for single_label tasks; expected "
+            f"form = 'shared' for this one. Received: {problem.task!r}"
+        )
+    told = [
+        ops.where(towers.present[:, i : i + 1], ops.softmax(x, axis=-1), float("nan"))
+        for i, x in enumerate(towers.logits)
+    ]
+    features = ops.concatenate(told, axis=-1)
+    teller = keras.Model(towers.nested, features)
+
+    def data(examples: Examples, reference=None):
+        read = teller.predict(_nested(examples), PRODUCTS_AT_ONCE, verbose=0)
+        return lightgbm.Dataset(read, examples.targets, reference=reference)
+
+    def loss(probabilities: np.ndarray, _):
+        logits = metrics.logits_of("single_label", probabilities)
+        targets = problem.held_out.targets
+        return _loss(metrics.log_loss("single_label", targets, logits))
+
+    grown = data(fit)
+    held_out = data(problem.held_out, grown)
+    options = {"objective": "multiclass", "num_class": len(problem.prior_logits)}
+    trees = _grow(settings, problem.seed, options, grown, held_out, loss)
+    return to_logits("single_label", ops.softmax(trees(features), axis=-1))
+
+
+def _shared(
+    settings: BoostedTrees, problem: Problem, fit: Examples, towers: HeadInputs
+):
+    """Logits `(batch, C)` by one set of trees for all labels."""
+    task = problem.task
+    told = candidates(task, towers, problem.prior_logits, settings.num_candidates)
+    teller = keras.Model(towers.nested, {"told": told.features, "asked": told.asked})
+    rows, held_out_rows = (
+        _rows(teller, task, examples) for examples in (fit, problem.held_out)
+    )
+    names = list(told.names)
+    grown = lightgbm.Dataset(rows.told, rows.right, feature_name=names)
+    held_out = lightgbm.Dataset(held_out_rows.told, held_out_rows.right, grown)
+    if task == "single_label":
+        options = {"objective": rows.gradients}
+        loss = held_out_rows.softmax_loss
+    else:
+        options = {"objective": "binary"}
+        loss = held_out_rows.sigmoid_loss
+    trees = _grow(settings, problem.seed, options, grown, held_out, loss)
+    scores = trees(told.features, told.asked)[:, :, 0]
+    if task == "single_label":
+        scores = ops.where(told.asked, scores, -np.inf)
+        # A product without towers asks about nothing; it gets the prior.
+        scores = ops.where(ops.any(told.asked, axis=1, keepdims=True), scores, 0.0)
+    probabilities = to_probabilities(task, scores)
+    return to_logits(task, ops.where(told.asked, probabilities, 0.0))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Labels that are asked about, product by product.
+
+    Attributes:
+        told: float32 `(rows, F)`.
+        right: float32 `(rows,)`, 1.0 where the product has the label.
+        starts: int `(asking,)`: the first row of each product that has any.
+        num_products: How many there are, those without a row included.
+    """
+
+    told: np.ndarray
+    right: np.ndarray
+    starts: np.ndarray
+    num_products: int
+
+    def softmax(self, scores: np.ndarray) -> np.ndarray:
+        """Probabilities that add up to 1 over each product's rows."""
+        sizes = np.diff(self.starts, append=len(scores))
+        largest = np.repeat(np.maximum.reduceat(scores, self.starts), sizes)
+        parts = np.exp(scores - largest)
+        return parts / np.repeat(np.add.reduceat(parts, self.starts), sizes)
+
+    def gradients(self, scores: np.ndarray, _) -> tuple[np.ndarray, np.ndarray]:
+        """First and second derivatives of the products' log losses.
+
+        Products of which no row is right teach nothing: no score helps them. The
+        second derivatives are doubled, as LightGBM's own softmax does for two labels.
+        """
+        p = self.softmax(scores)
+        sizes = np.diff(self.starts, append=len(scores))
+        known = np.repeat(np.add.reduceat(self.right, self.starts), sizes)
+        return (p - self.right) * known, 2.0 * p * (1.0 - p) * known
+
+    def softmax_loss(self, scores: np.ndarray, _) -> tuple[str, float, bool]:
+        """Mean log loss of the products; the least probability without a right row."""
+        p = np.clip(self.softmax(scores), metrics.PROBABILITY_FLOOR, 1.0)
+        right = self.right > 0
+        missed = self.num_products - right.sum()
+        total = np.log(p[right]).sum() + missed * np.log(metrics.PROBABILITY_FLOOR)
+        return _loss(-total / self.num_products)
+
+    def sigmoid_loss(self, probabilities: np.ndarray, _) -> tuple[str, float, bool]:
+        """Mean log loss of the rows; labels that are not asked about never change."""
+        logits = metrics.logits_of("multi_label", probabilities)
+        return _loss(metrics.log_loss("multi_label", self.right, logits))
+
+
+def _rows(teller: keras.Model, task: str, examples: Examples) -> _Rows:
+    """What the trees read of the products, a batch of products at a time."""
+    told, asked = [], []
+    for start in range(0, len(examples.targets), PRODUCTS_AT_ONCE):
+        part = slice(start, start + PRODUCTS_AT_ONCE)
+        said = teller.predict_on_batch(_nested(examples, part))
+        told.append(said["told"][said["asked"]])
+        asked.append(said["asked"])
+    product, label = np.nonzero(np.concatenate(asked))
+    if task == "single_label":
+        right = examples.targets[product] == label
+    else:
+        right = examples.targets[product, label] > 0
+    return _Rows(
+        told=np.concatenate(told),
+        right=right.astype(np.float32),
+        starts=np.unique(product, return_index=True)[1],
+        num_products=len(examples.targets),
+    )
+
+
+def _nested(examples: Examples, rows: slice = slice(None)) -> dict:
+    return {
+        name: {key: array[rows] for key, array in tower.items()}
+        for name, tower in examples.inputs.items()
+    }
+
+
+def _loss(value: float) -> tuple[str, float, bool]:
+    """As LightGBM wants a measure; smaller is better."""
+    return "log_loss", value, False
+
+
+def _grow(
+    settings: BoostedTrees,
+    seed: int,
+    options: dict,
+    fit: lightgbm.Dataset,
+    held_out: lightgbm.Dataset,
+    loss: Callable,
+) -> TreeEnsemble:
+    """Boosts until `loss` no longer falls, and compiles the trees up to its best."""
+    booster = lightgbm.train(
+        {
+            "learning_rate": settings.learning_rate,
+            "num_leaves": settings.num_leaves,
+            "max_depth": settings.max_depth,
+            "min_data_in_leaf": settings.min_products_per_leaf,
+            "lambda_l2": settings.l2,
+            "feature_fraction": settings.feature_rate,
+            "metric": "None",
+            "seed": seed,
+            "deterministic": True,
+            "force_row_wise": True,
+            "num_threads": NUM_THREADS,
+            "verbosity": -1,
+            **options,
+        },
+        fit,
+        settings.max_rounds,
+        valid_sets=[held_out],
+        feval=loss,
+        callbacks=[lightgbm.early_stopping(settings.patience_rounds, verbose=False)],
+    )
+    text = booster.model_to_string(num_iteration=booster.best_iteration)
+    return TreeEnsemble.holding(read_trees(text), name="trees")
+
+
+def _with_hidden_towers(examples: Examples, copies: int, seed: int) -> Examples:
+    """The products, and copies of them in which towers are hidden at random."""
+    generator = np.random.default_rng(seed)
+    names = list(examples.inputs)
+    present = np.stack([examples.inputs[name]["present"] for name in names], axis=1)
+    parts = [(np.arange(len(present)), present)]
+    for _ in range(copies):
+        stays = present & (generator.random(present.shape) >= HIDE_RATE)
+        draw = np.where(present, generator.random(present.shape), -1.0)
+        last = np.arange(len(names)) == draw.argmax(axis=1)[:, None]
+        stays |= last & present & ~stays.any(axis=1, keepdims=True)
+        changed = np.flatnonzero((stays != present).any(axis=1))
+        parts.append((changed, stays[changed]))
+    rows, stays = (np.concatenate(part) for part in zip(*parts, strict=True))
+    inputs = {}
+    for position, name in enumerate(names):
+        here = stays[:, position]
+        tower = examples.inputs[name]
+        inputs[name] = {
+            "features": tower["features"][rows] * here[:, None],
+            "logits": tower["logits"][rows] * here[:, None],
+            "present": here,
+        }
+    return replace(
+        examples,
+        inputs=inputs,
+        targets=examples.targets[rows],
+        groups=examples.groups[rows],
+    )

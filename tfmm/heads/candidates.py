@@ -1,0 +1,97 @@
+"""What boosted trees are told of a product and a label that it may have."""
+
+from dataclasses import dataclass
+
+from keras import ops
+
+from tfmm.heads.inputs import HeadInputs, to_probabilities
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Labels worth asking about, and what is known of each, in the graph.
+
+    Attributes:
+        features: float32 `(batch, C, F)`, NaN where an absent tower would speak.
+        asked: bool `(batch, C)`.
+        names: What each of the `F` features is called.
+    """
+
+    features: object
+    asked: object
+    names: tuple[str, ...]
+
+
+def candidates(
+    task: str, towers: HeadInputs, prior_logits, num_candidates: int
+) -> Candidates:
+    """Describes every label of every product in the same words.
+
+    Each tower tells a label's log-probability (`multi_label`: its logit), in which
+    trees split as they would in its probability; its rank, 0 for the tower's first;
+    how far it is ahead of the tower's best other label; and whether it is present.
+    All towers together: the largest and the mean probability, the product rule's
+    score, its rank and how far it is ahead, how many towers have it first, and how
+    many are present. Of the label itself: how frequent it was in training.
+
+    Args:
+        task: `single_label` or `multi_label`.
+        towers: The head's inputs.
+        prior_logits: `C` logits of the labels' shares.
+        num_candidates: The best labels of each tower are asked about, this many;
+            0: all labels.
+    """
+    names, features, firsts, asked = [], [], [], []
+    here = [ops.expand_dims(x, -1) for x in ops.unstack(towers.present, axis=1)]
+    counts = [ops.cast(x, "float32") for x in here]
+    if task == "single_label":
+        scores = [ops.log_softmax(x, axis=-1) for x in towers.logits]
+    else:
+        scores = towers.logits
+    num_labels = len(prior_logits)
+    for name, score, present, count in zip(
+        towers.nested, scores, here, counts, strict=True
+    ):
+        rank = _rank(score)
+        spoken = {"score": score, "rank": rank, "ahead": _ahead(score)}
+        for key, value in spoken.items():
+            names.append(f"{name}_{key}")
+            features.append(ops.where(present, value, float("nan")))
+        names.append(f"{name}_present")
+        features.append(ops.zeros_like(score) + count)
+        firsts.append(ops.cast(ops.equal(rank, 0), "float32") * count)
+        asked.append(present & (rank < (num_candidates or num_labels)))
+    number = sum(counts)
+    probabilities = [
+        to_probabilities(task, x) * count
+        for x, count in zip(towers.logits, counts, strict=True)
+    ]
+    product = sum(x * count for x, count in zip(scores, counts, strict=True))
+    prior = ops.expand_dims(ops.convert_to_tensor(prior_logits, "float32"), 0)
+    together = {
+        "max": ops.max(ops.stack(probabilities), axis=0),
+        "mean": sum(probabilities) / ops.maximum(number, 1.0),
+        "product": product,
+        "product_rank": _rank(product),
+        "product_ahead": _ahead(product),
+        "firsts": sum(firsts),
+        "present": ops.zeros_like(product) + number,
+        "prior": ops.zeros_like(product) + prior,
+    }
+    return Candidates(
+        features=ops.stack([*features, *together.values()], axis=-1),
+        asked=ops.any(ops.stack(asked), axis=0),
+        names=(*names, *together),
+    )
+
+
+def _rank(scores):
+    """How many labels stand before each: higher ones, and equal ones further left."""
+    return ops.cast(ops.argsort(ops.argsort(-scores, axis=-1), axis=-1), "float32")
+
+
+def _ahead(scores):
+    """Each label's score less that of the best other label; 0 without others."""
+    values, _ = ops.top_k(scores, min(2, scores.shape[-1]))
+    best, second = values[:, :1], values[:, -1:]
+    return ops.where(ops.equal(scores, best), scores - second, scores - best)
