@@ -40,15 +40,17 @@ def examples(
 def problem(task, fit=None, held_out=None, seed=0) -> Problem:
     """What a head is built for; made-up products unless given."""
     fit = examples(task, seed=1) if fit is None else fit
-    held_out = examples(task, products=60, seed=2) if held_out is None else held_out
-    first = next(iter(fit.inputs.values()))["logits"]
+    tower = next(iter(fit.inputs.values()))
+    labels, features = tower["logits"].shape[1], tower["features"].shape[1]
+    if held_out is None:
+        held_out = examples(task, 60, labels, tuple(fit.inputs), 0.15, 2, features)
     return Problem(
         task=task,
         shapes={
             name: TowerShape(x["features"].shape[1], x["logits"].shape[1])
             for name, x in fit.inputs.items()
         },
-        prior_logits=np.linspace(-0.3, 0.3, first.shape[1]).tolist(),
+        prior_logits=np.linspace(-0.3, 0.3, labels).tolist(),
         seed=seed,
         fit=fit,
         held_out=held_out,
