@@ -16,6 +16,7 @@ from tfmm.settings.heads.early_fusion import FeatureFusion
 
 COMBINATIONS = ("concatenate", "add", "average", "max", "highway", "cross")
 TINY = {"projection_units": 3, "cross_units": 2, "hidden_units": [4]}
+FROM_ZERO = {"start_from": "zero", **TINY}
 
 
 def settings_of(towers=NAMES, **own):
@@ -35,13 +36,17 @@ def taught(model, made, epochs, rate=0.01, hidden=0.0, **own):
     loss = loss_for(made.task, settings, names, targets)
     lesson = LESSONS["early_fusion"](settings, made, model, loss)
     lesson.model.compile(
-        keras.optimizers.Adam(rate), loss=dict(lesson.losses), jit_compile=False
+        keras.optimizers.Adam(rate),
+        loss=dict(lesson.losses),
+        jit_compile=False,
+        run_eagerly=epochs == 1,
     )
     order = np.random.default_rng(0).permutation(len(targets))
     inputs = hide_towers(dict(made.fit.inputs), hidden, (0, 0))
     inputs = tf.nest.map_structure(lambda x: x[order], inputs)
     expected = {k: v[order] for k, v in lesson.targets.items()}
-    lesson.model.fit(inputs, expected, batch_size=30, epochs=epochs, verbose=0)
+    if epochs:
+        lesson.model.fit(inputs, expected, batch_size=60, epochs=epochs, verbose=0)
     return lesson
 
 
@@ -92,7 +97,7 @@ def by_hand(model, made, combine, inputs):
 @pytest.mark.parametrize("combine", COMBINATIONS)
 def test_every_combination_is_its_formula(combine):
     made = problem("single_label")
-    model = head(made, combine=combine, **TINY)
+    model = head(made, combine=combine, **FROM_ZERO)
     generator = np.random.default_rng(3)
     for weight in model.trainable_weights:
         weight.assign(weight + generator.normal(scale=0.3, size=weight.shape))
@@ -140,7 +145,7 @@ def test_nothing_of_an_absent_tower_gets_through(combine):
         np.testing.assert_array_equal(value, said[key])
 
 
-@pytest.mark.parametrize("combine", COMBINATIONS)
+@pytest.mark.parametrize("combine", ["max", "highway", "cross"])
 def test_it_is_the_same_traced_alone_and_after_saving(combine, tmp_path):
     made = problem("single_label")
     model = head(made, combine=combine, dropout=0.5, l2=1e-3, **TINY)
@@ -353,24 +358,18 @@ def test_a_graph_with_unknown_batch_gives_the_same_matching_loss():
 
 def test_the_lesson_brings_matching_vectors_together():
     made = problem("single_label")
-    alike = {}
-    for weight in (0.0, 1.0):
-        model = head(made, **TINY)
-        lesson = taught(model, made, epochs=30, matching_weight=weight, **TINY)
-        assert set(lesson.losses) == set(lesson.targets) == set(lesson.model.output)
-        model = head(made, matching_weight=1.0, **TINY)
-        both = LESSONS["early_fusion"](
-            settings_of(matching_weight=1.0, **TINY),
-            made,
-            model,
-            loss_for("single_label", settings_of(), list("abcd"), made.fit.targets),
-        )
-        both.model.set_weights(lesson.model.get_weights())
-        said = both.model(dict(made.held_out.inputs))["matching"]
-        assert said.shape == (60, 3, 4)
-        loss = MatchingLoss("single_label", 5)
-        alike[weight] = float(loss(made.held_out.targets, said))
-    assert alike[1.0] < 0.9 * alike[0.0]
+    model = head(made, projection_units=16)
+    loss = MatchingLoss("single_label", 5)
+
+    def apart(lesson):
+        said = lesson.model(dict(made.held_out.inputs))
+        assert set(said) == set(lesson.losses) == set(lesson.targets)
+        assert said["matching"].shape == (60, 3, 17)
+        return float(loss(made.held_out.targets, said["matching"]))
+
+    own = {"matching_weight": 1.0, "projection_units": 16}
+    before = apart(taught(model, made, epochs=0, **own))
+    assert apart(taught(model, made, epochs=15, **own)) < 0.9 * before
 
 
 @pytest.mark.parametrize(

@@ -118,3 +118,72 @@ def test_settings_become_the_rule_they_name(settings, kind, has):
     assert type(made) is kind
     assert float(made.learning_rate) == 0.5
     assert {name: getattr(made, name) for name in has} == has
+
+
+PARTS = [
+    {"optimizer": "sgd"},
+    {"optimizer": "sgd", "momentum": 0.9},
+    {"optimizer": "adam"},
+    {"optimizer": "adamw", "weight_decay": 0.5},
+    {"optimizer": "rmsprop", "momentum": 0.9},
+    {"optimizer": "adagrad"},
+]
+
+
+def two_steps(factors, gradients, **settings):
+    """How far two variables go; `factors` of each. The rate is halved in between."""
+    variables = [keras.Variable(np.full((2, 3), 10.0, np.float32)) for _ in range(2)]
+    by_id = {id(v): f for v, f in zip(variables, factors, strict=True) if f != 1.0}
+    rule = optimizer(Optimization(learning_rate=0.5, **settings), by_id)
+    rule.build(variables)
+    step = tf.function(lambda: rule.apply(gradients, variables))
+    moved = []
+    for rate in (0.5, 0.25):
+        before = [np.asarray(x) for x in variables]
+        rule.learning_rate.assign(rate)
+        step()
+        moved += [x - y for x, y in zip(variables, before, strict=True)]
+        for variable in variables:
+            variable.assign(np.full((2, 3), 10.0))
+    return rule, [np.asarray(x) for x in moved]
+
+
+GRADIENTS = [
+    tf.constant([[0.5, -1.0, 2.0], [3.0, 0.1, -0.2]]),
+    tf.constant([[1.5, 1.0, -2.0], [1.0, 0.7, -0.3]]),
+]
+
+
+@pytest.mark.parametrize("settings", PARTS, ids=str)
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_a_factor_of_a_tenth_moves_a_variable_a_tenth_as_far(settings, clip):
+    own = {**settings, "clip_norm": clip}
+    plain_rule, plain = two_steps((1.0, 1.0), GRADIENTS, **own)
+    rule, moved = two_steps((0.1, 1.0), GRADIENTS, **own)
+    for position, (whole, part) in enumerate(zip(plain, moved, strict=True)):
+        factor = 1.0 if position % 2 else 0.1
+        np.testing.assert_allclose(part, factor * whole, rtol=1e-3, atol=2e-6)
+    assert [x.shape for x in rule.variables] == [x.shape for x in plain_rule.variables]
+
+
+@pytest.mark.parametrize("name", ["sgd", "adagrad"])
+def test_rows_of_a_table_move_at_the_rate_of_its_part(name):
+    moved = []
+    for factor in (1.0, 0.1):
+        weights = table()
+        settings = Optimization(optimizer=name, learning_rate=0.5)
+        rule = optimizer(settings, {id(weights): factor})
+        rule.build([weights])
+        tf.function(lambda rule=rule: rule.apply([sparse()]))()
+        moved.append(weights.numpy() - table().numpy())
+    np.testing.assert_allclose(moved[1], 0.1 * moved[0], atol=1e-6)
+
+
+def test_a_model_trained_by_parts_can_be_saved(tmp_path):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    factors = {id(model.weights[0]): 0.1}
+    model.compile(optimizer(Optimization(optimizer="adamw"), factors), "mse")
+    model.fit(np.ones((2, 2)), np.ones((2, 1)), verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    np.testing.assert_array_equal(loaded.weights[0], model.weights[0])

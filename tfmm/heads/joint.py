@@ -18,7 +18,7 @@ def joint(
 ) -> keras.Model:
     """Puts the network of early fusion on living towers.
 
-    Towers are layers of the model, under their own names, and end at their features:
+    Towers are layers of the model, called `TOWER_tower`, and end at their features:
     their own logits are left out, and with them what is between the two. The model
     shares the weights of the `towers` it is given, trained ones or new ones.
 
@@ -44,8 +44,10 @@ def joint(
     inputs, vectors = {}, {}
     for name, tower in towers.items():
         raw = tower.input[keys[name]]
-        inputs[name] = keras.Input(raw.shape[1:], dtype=raw.dtype, name=f"{name}_raw")
-        to_features = keras.Model(tower.input, tower.output["features"], name=name)
+        inputs[name] = keras.Input(raw.shape[1:], dtype=raw.dtype, name=name)
+        to_features = keras.Model(
+            tower.input, tower.output["features"], name=f"{name}_tower"
+        )
         features = to_features({keys[name]: inputs[name]})
         vectors[name] = layers.LayerNormalization(
             center=False, scale=False, name=f"{name}_standardized"
@@ -69,5 +71,5 @@ def rate_factors(settings: Joint, model: keras.Model) -> dict[int, float]:
     return {
         id(weight): factor
         for name, factor in settings.rate_factors.items()
-        for weight in model.get_layer(name).trainable_weights
+        for weight in model.get_layer(f"{name}_tower").trainable_weights
     }

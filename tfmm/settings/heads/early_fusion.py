@@ -94,12 +94,13 @@ class EarlyFusion(FeatureFusion):
     model: Literal["early_fusion"] = key(help="The network.")
     max_epochs: Count = key(100, "Training stops here at the latest.")
     start_from: Literal["zero", "product"] = key(
-        "zero", "What it adds to: nothing, or the product rule's logits."
+        "product", "What it adds to: nothing, or the product rule's logits."
     )
 
 
-# Layers that every network of features has; towers are layers of a joint one.
-LAYER_NAMES = ("combined", "cross", "features", "logits", "output", "present")
+# Names in a joint network that its towers' inputs cannot have beside them.
+LAYERS = ("combined", "cross", "features", "logits", "output", "present")
+TOWER_LAYERS = ("cross", "present", "projection", "standardized", "tower", "vector")
 
 
 class Joint(FeatureFusion):
@@ -130,11 +131,11 @@ class Joint(FeatureFusion):
 
     @model_validator(mode="after")
     def _towers_have_names_of_their_own(self) -> Self:
-        inputs = [f"{name}_present" for name in self.towers]
+        taken = {f"{name}_{part}" for name in self.towers for part in TOWER_LAYERS}
         for name in self.towers:
-            if name in (*inputs, *LAYER_NAMES) or name.startswith("hidden_"):
+            if name in taken | set(LAYERS) or name.startswith("hidden_"):
                 raise ValueError(
-                    f"'towers' of a joint network become layers of it, which has one "
-                    f"of this name. Received: {name!r}"
+                    "'towers' of a joint network must not be named as its layers are. "
+                    f"Received: {name!r}"
                 )
         return self
