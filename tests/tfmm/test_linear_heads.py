@@ -179,11 +179,14 @@ def test_fitted_weights_are_no_worse_than_equal_ones_nor_than_a_tower(task, of):
     assert weights[0] == max(weights)  # the title knows most
 
     def loss(logits):
-        return metrics.log_loss(task, made.fit.targets, logits)
+        sharpness = np.exp(np.linspace(-1.5, 1.5, 31))
+        return min(
+            metrics.log_loss(task, made.fit.targets, logits * x) for x in sharpness
+        )
 
     fused = loss(answer(weighted_mean(own, made), made.fit.inputs)["logits"])
     each = [loss(x["logits"]) for x in made.fit.inputs.values()]
-    assert fused <= min(each) + 1e-4
+    assert fused <= min(each) + 1e-3
 
 
 def test_a_tower_alone_answers_as_by_itself_whatever_its_weight():

@@ -5,13 +5,14 @@ import numpy as np
 from keras import ops
 
 from tfmm.dataset import keep_some
-from tfmm.head_data import hidden
+from tfmm.head_data import array_batches, hidden
 from tfmm.heads.inputs import Examples, HeadInputs, Problem, head_inputs
 from tfmm.layers.prior_when_absent import PriorWhenAbsent
 from tfmm.layers.unit_features import UnitFeatures
 
 # Chance of a tower to be hidden from the second copy of a product.
 HIDDEN_RATE = 0.3
+PRODUCTS_AT_ONCE = 4_096
 
 
 def with_hidden(examples: Examples, seed: int) -> tuple[dict, np.ndarray]:
@@ -54,7 +55,10 @@ def reader(problem: Problem, read):
     model = keras.Model(towers.nested, joined(towers, read))
 
     def matrix(inputs: dict) -> np.ndarray:
-        return model.predict(inputs, batch_size=1024, verbose=0)
+        parts = [
+            model(some).numpy() for some in array_batches(inputs, PRODUCTS_AT_ONCE)
+        ]
+        return np.concatenate(parts)
 
     return matrix
 

@@ -23,7 +23,10 @@ def weighted_mean(settings: WeightedMean, problem: Problem) -> keras.Model:
     `probabilities`: `p = sum_t w_t p_t`. `log_probabilities`: `log p` is
     `sum_t w_t log p_t` (single_label, then normalised) or the same of the calibrated
     logits (multi_label); with equal weights the rule `mean_logits`. Weights are at
-    least 0 and add up to 1 over the towers that a product has.
+    least 0 and add up to 1 over the towers that a product has. A mean is less sure of
+    itself than what it is made of, and weights that only undid that would be no better
+    at choosing: they are fitted together with a temperature of the mean. That is
+    dropped again, since calibration follows.
 
     Args:
         settings: `[heads.NAME]` of the experiment.
@@ -65,8 +68,8 @@ def fit_weights(settings: WeightedMean, problem: Problem) -> np.ndarray:
         logs = np.float64(logits)
     truth = fit.targets
 
-    def loss(exponents: np.ndarray) -> float:
-        weights = softmax(np.append(0.0, exponents))
+    def loss(at: np.ndarray) -> float:
+        weights = softmax(np.append(0.0, at[:-1]))
         shares = present * np.maximum(weights, 1e-9)
         shares /= np.maximum(shares.sum(axis=1, keepdims=True), 1e-12)
         if settings.of == "probabilities":
@@ -74,9 +77,9 @@ def fit_weights(settings: WeightedMean, problem: Problem) -> np.ndarray:
             mean = metrics.logits_of(task, (each * shares[..., None]).sum(axis=1))
         else:
             mean = (logs * shares[..., None]).sum(axis=1)
-        return metrics.log_loss(task, truth, mean)
+        return metrics.log_loss(task, truth, mean * np.exp(at[-1]))
 
-    count = present.shape[1] - 1
+    count = present.shape[1]
     found = minimize(
         loss,
         np.zeros(count),
@@ -84,4 +87,4 @@ def fit_weights(settings: WeightedMean, problem: Problem) -> np.ndarray:
         bounds=[(-WEAKEST, WEAKEST)] * count,
         options={"xtol": 1e-3, "ftol": 1e-6},
     )
-    return softmax(np.append(0.0, np.atleast_1d(found.x)))
+    return softmax(np.append(0.0, found.x[:-1]))

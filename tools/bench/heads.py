@@ -20,6 +20,7 @@ import typer
 
 from tfmm import metrics, train
 from tfmm.errors import command_line
+from tfmm.head_data import array_batches
 from tfmm.heads.inputs import Examples, Problem, TowerShape
 from tfmm.results import predictor
 from tfmm.settings import (
@@ -32,7 +33,6 @@ from tfmm.settings import (
     Rule,
     WeightedMean,
 )
-from tfmm.stages import answers
 from tfmm.stages.heads import fit
 from tfmm.train import Places
 
@@ -127,7 +127,7 @@ def heads(
             model, _ = fit(name, head, problem, names, "", places)
             seconds[name] = time.monotonic() - started
         predict = predictor(model)
-        batches = answers.array_batches(dict(made[2].inputs), 256)
+        batches = array_batches(dict(made[2].inputs), 256)
         said = np.concatenate([predict(batch)["logits"] for batch in batches])
         top1 = right(task, made[2].targets, said)
         print(f"{name:<16}{seconds[name]:>9.1f}{top1:>8.3f}", flush=True)
