@@ -1,11 +1,16 @@
 """Labels that are paths: closed upwards, and answers that respect the tree."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
 
 from tfmm.errors import CatalogError
+
+if TYPE_CHECKING:  # a catalog is read without TensorFlow
+    import tensorflow as tf
 
 
 def path_of(label: str, separator: str) -> tuple[str, ...]:
@@ -135,6 +140,8 @@ class Hierarchy:
 
     def consistent_in_graph(self, probabilities: tf.Tensor) -> tf.Tensor:
         """`consistent` of a float32 tensor `(batch, C)`."""
+        import tensorflow as tf
+
         said = tf.transpose(probabilities)
         labels = len(self.parents)
         lifted = tf.math.unsorted_segment_max(
@@ -149,6 +156,8 @@ class Hierarchy:
         self, probabilities: tf.Tensor, thresholds: np.ndarray
     ) -> tf.Tensor:
         """`assigned` of a float32 tensor `(batch, C)`; `thresholds` float32 `(C,)`."""
+        import tensorflow as tf
+
         over = tf.cast(tf.transpose(probabilities >= thresholds), tf.int32)
         every = tf.math.unsorted_segment_min(
             tf.gather(over, self._above), self._lower, len(self.parents)
