@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -18,6 +19,15 @@ def array_batches(inputs: dict, size: int) -> Iterator[dict]:
     count = len(next(iter(inputs.values()))["present"])
     for start in range(0, count, size):
         yield take(inputs, np.arange(start, min(start + size, count)))
+
+
+def one_output(model: keras.Model, inputs: dict, size: int = 1_024) -> np.ndarray:
+    """The one output `(n, ...)` of a model of stored outputs, `size` products a time.
+
+    `keras.Model.predict` would trace a graph for each of the many small models of
+    heads, and warn of it.
+    """
+    return np.concatenate([model(x).numpy() for x in array_batches(inputs, size)])
 
 
 def hide_towers(inputs: dict, rate: float, seed: tuple[int, int]) -> dict:

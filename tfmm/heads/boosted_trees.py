@@ -10,6 +10,7 @@ from keras import ops
 
 from tfmm import metrics
 from tfmm.errors import ExperimentError
+from tfmm.head_data import one_output
 from tfmm.heads.candidates import candidates
 from tfmm.heads.inputs import (
     Examples,
@@ -92,7 +93,7 @@ def _per_label(
     teller = keras.Model(towers.nested, features)
 
     def data(examples: Examples, reference=None):
-        read = teller.predict(_nested(examples), PRODUCTS_AT_ONCE, verbose=0)
+        read = one_output(teller, _nested(examples), PRODUCTS_AT_ONCE)
         return lightgbm.Dataset(read, examples.targets, reference=reference)
 
     def loss(probabilities: np.ndarray, _):

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from tfmm import metrics
+from tfmm.head_data import one_output
 from tfmm.heads.inputs import (
     HeadInputs,
     Lesson,
@@ -195,7 +196,7 @@ def policy_accuracy(
         return None
     ordered = {name: dict(inputs[name]) for name in settings.towers}
     score = keras.Model(model.input, model.get_layer("gate").output)
-    scores = score.predict(ordered, batch_size=256, verbose=0)
+    scores = one_output(score, ordered)
     right = _right(task, ordered, targets) > 0
     counts, labels = _counts_and_labels(right, scores, np)
     agrees = (scores[:, 1:] >= 0) == labels

@@ -1,18 +1,19 @@
 """What heads share that are one linear map of what all towers say."""
 
+from functools import partial
+
 import keras
 import numpy as np
 from keras import ops
 
 from tfmm.dataset import keep_some
-from tfmm.head_data import array_batches, hidden
+from tfmm.head_data import hidden, one_output
 from tfmm.heads.inputs import Examples, HeadInputs, Problem, head_inputs
 from tfmm.layers.prior_when_absent import PriorWhenAbsent
 from tfmm.layers.unit_features import UnitFeatures
 
 # Chance of a tower to be hidden from the second copy of a product.
 HIDDEN_RATE = 0.3
-PRODUCTS_AT_ONCE = 4_096
 
 
 def with_hidden(examples: Examples, seed: int) -> tuple[dict, np.ndarray]:
@@ -54,13 +55,7 @@ def reader(problem: Problem, read):
     towers = head_inputs(problem.shapes)
     model = keras.Model(towers.nested, joined(towers, read))
 
-    def matrix(inputs: dict) -> np.ndarray:
-        parts = [
-            model(some).numpy() for some in array_batches(inputs, PRODUCTS_AT_ONCE)
-        ]
-        return np.concatenate(parts)
-
-    return matrix
+    return partial(one_output, model)
 
 
 def linear_head(
