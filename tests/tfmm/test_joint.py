@@ -51,7 +51,8 @@ def towers():
 
 
 def settings_of(**own):
-    small = {"projection_units": 5, "hidden_units": [6], "learning_rate": 0.01}
+    small = {"projection_units": 5, "hidden_units": [6], "dropout": 0.0}
+    small["learning_rate"] = 0.01
     return Joint(model="joint", towers=list(KEYS), **{**small, **own})
 
 

@@ -87,13 +87,6 @@ def fuse(
     Returns:
         `{"features": float32 (batch, e), "logits": float32 (batch, C)}`.
     """
-    options = {"kernel_regularizer": None}
-    if settings.l2:
-        options["kernel_regularizer"] = keras.regularizers.L2(settings.l2)
-    if settings.initializer_stddev:
-        options["kernel_initializer"] = keras.initializers.TruncatedNormal(
-            stddev=settings.initializer_stddev
-        )
     projected = {}
     for position, (name, vector) in enumerate(vectors.items()):
         if settings.projection != "none":
@@ -102,20 +95,24 @@ def fuse(
                 settings.projection_units,
                 settings.projection_activation,
                 name=f"{name}_projection",
-                **options,
+                **_start(settings),
             )(vector)
         absent = AbsentVector(name=f"{name}_vector")
         projected[name] = absent(vector, present[:, position])
     here = layers.Identity(name="present")(ops.cast(present, "float32"))
-    combined = _combined(settings, projected, options)
+    combined = _combined(settings, projected)
     hidden = layers.Dropout(settings.dropout)(combined)
     hidden = ops.concatenate([hidden, here], axis=-1)
     last = combined
     for position, units in enumerate(settings.hidden_units, start=1):
         last = layers.Dense(
-            units, settings.hidden_activation, name=f"hidden_{position}", **options
+            units,
+            settings.hidden_activation,
+            name=f"hidden_{position}",
+            **_start(settings),
         )(hidden)
         hidden = layers.Dropout(settings.dropout)(last)
+    options = _start(settings)
     if rule_logits is not None:
         options["kernel_initializer"] = "zeros"
     logits = layers.Dense(len(prior_logits), name="output", **options)(hidden)
@@ -171,7 +168,22 @@ def early_fusion_lesson(
     )
 
 
-def _combined(settings: FeatureFusion, vectors: Mapping[str, object], options: dict):
+def _start(settings: FeatureFusion) -> dict:
+    """How a layer's kernel starts and is held down.
+
+    An initializer draws the same numbers each time, so that every layer needs its own.
+    """
+    options = {"kernel_regularizer": None}
+    if settings.l2:
+        options["kernel_regularizer"] = keras.regularizers.L2(settings.l2)
+    if settings.initializer_stddev:
+        options["kernel_initializer"] = keras.initializers.TruncatedNormal(
+            stddev=settings.initializer_stddev
+        )
+    return options
+
+
+def _combined(settings: FeatureFusion, vectors: Mapping[str, object]):
     each = list(vectors.values())
     match settings.combine:
         case "concatenate":
@@ -183,11 +195,13 @@ def _combined(settings: FeatureFusion, vectors: Mapping[str, object], options: d
         case "max":
             return layers.Maximum(name="combined")(each)
         case "highway":
-            penalty = options["kernel_regularizer"]
+            penalty = _start(settings)["kernel_regularizer"]
             return Highway(kernel_regularizer=penalty, name="combined")(each)
         case "cross":
             narrow = [
-                layers.Dense(settings.cross_units, name=f"{name}_cross", **options)(x)
+                layers.Dense(
+                    settings.cross_units, name=f"{name}_cross", **_start(settings)
+                )(x)
                 for name, x in vectors.items()
             ]
             products = CrossProducts(name="cross")(narrow)

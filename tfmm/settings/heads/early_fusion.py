@@ -23,6 +23,7 @@ MAX_PRODUCTS = 16_384  # a hidden layer of 200 over them has 3.3 million weights
 class FeatureFusion(Training, FittedHead):
     """What early fusion and joint training share: the network on the features."""
 
+    learning_rate: Positive = key(3e-4, "Rate, once warmed up.")
     monitor: Literal["top1", "micro_f1", "macro_f1", "loss"] = key(
         "loss", "Validation figure that decides what is better."
     )
@@ -44,7 +45,7 @@ class FeatureFusion(Training, FittedHead):
     hidden_units: list[Count] = key([200], "Widths of the hidden layers.")
     hidden_activation: Activation = key("tanh", "Activation of the hidden layers.")
     dropout: BelowOne = key(
-        0.0, "Share of the combination and of each hidden layer dropped in training."
+        0.5, "Share of the combination and of each hidden layer dropped in training."
     )
     l2: NotNegative = key(0.0, "L2 penalty on the weights.")
     initializer_stddev: NotNegative = key(
