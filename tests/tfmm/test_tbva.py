@@ -130,6 +130,18 @@ def test_an_inception_v3_with_attention_answers_as_without():
     )
 
 
+@pytest.mark.parametrize(("attention", "size"), [("width_height", 8), ("channel", 16)])
+def test_only_the_query_and_the_late_text_are_new(tiny, attention, size):
+    image_model, text_model = image_tower(), text_tower()
+    logits = text_model.get_layer("logits").count_params()
+    old = image_model.count_params() + text_model.count_params() - logits
+    model = build(image_model, text_model, attention=attention)
+    assert model.count_params() == old + 6 * size
+    late = {"late_text": True, "late_text_units": 5}
+    model = build(image_model, text_model, attention=attention, **late)
+    assert model.count_params() == old + 6 * size + (6 * 5 + 5) + 5 * 3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "size", "insert_at"),
@@ -170,6 +182,9 @@ def test_maps_of_inception_v3_are_as_large_as_the_docs_say():
         for point, side in zip(POINTS["inception_v3"], sides, strict=False):
             made = build(image_model, text_model, insert_at=point)
             assert made.output["attention"].shape == (None, side, side)
+        if size == 96:
+            with pytest.raises(ExperimentError, match="one cell at image_size = 96"):
+                build(image_model, text_model, insert_at="mixed9")
 
 
 def test_the_papers_form_and_the_residual_change_the_start(tiny):
@@ -303,7 +318,7 @@ def test_attention_goes_to_the_half_that_the_text_names(tiny):
     words = [side for side, *_ in combinations]
     products = {"image": tf.constant(images), "title": tf.constant(words)}
     image_model = image_tower(batch_normalization_momentum=0.5)
-    model = build(image_model, insert_at="conv4", form="scaled")
+    model = build(image_model, insert_at="conv4")
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     rule = keras.optimizers.Adam(0.03)
     model.compile(rule, loss={"logits": loss}, jit_compile=False)
@@ -315,7 +330,7 @@ def test_attention_goes_to_the_half_that_the_text_names(tiny):
     named = np.where([side == "left" for side in words], left, 1 - left)
     assert (named > 0.5).all()
     differ = [one != other for _, one, other in combinations]
-    assert (named[differ] > 0.65).all()
+    assert (named[differ] > 0.6).all()
 
 
 # Files
