@@ -147,7 +147,7 @@ def write_cases(
     with replacing(directory) as partial:
         partial.mkdir()
         for case, arrays in cases.items():
-            np.savez(partial / f"{case}.npz", **arrays)
+            np.savez(partial / f"{case}.npz", allow_pickle=False, **arrays)
         about = {"fingerprint": fingerprint, "cases": list(cases)}
         write_json(partial / "store.json", about)
 
