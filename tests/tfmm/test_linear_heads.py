@@ -9,7 +9,7 @@ from fused import NAMES, answer, examples, problem
 from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression, RidgeCV
 
-from tfmm import metrics
+from tfmm import metrics, train
 from tfmm.errors import RunError
 from tfmm.heads.linear import with_hidden
 from tfmm.heads.logistic_stack import HIDDEN_WEIGHT, Regression, logistic_stack
@@ -181,6 +181,15 @@ def test_fitted_weights_are_no_worse_than_equal_ones_nor_than_a_tower(task, of):
     fused = loss(answer(weighted_mean(own, made), made.fit.inputs)["logits"])
     each = [loss(x["logits"]) for x in made.fit.inputs.values()]
     assert fused <= min(each) + 1e-3
+
+
+def test_other_weights_are_another_model_to_the_store():
+    hashes = set()
+    for seed in (1, 2):
+        made = problem("single_label", examples("single_label", seed=seed))
+        head = weighted_mean(settings(WeightedMean, "weighted_mean"), made)
+        hashes.add(train.weights_hash(head))
+    assert len(hashes) == 2
 
 
 def test_a_tower_alone_answers_as_by_itself_whatever_its_weight():

@@ -41,7 +41,9 @@ def weighted_mean(settings: WeightedMean, problem: Problem) -> keras.Model:
     weights = fit_weights(settings, problem)
     towers = head_inputs(problem.shapes)
     here = ops.expand_dims(ops.cast(towers.present, "float32"), -1)
-    shares = TowerWeights(weights.tolist(), name="weights")(here)
+    layer = TowerWeights(name="weights")
+    shares = layer(here)
+    layer.set_weights([np.float32(weights)])
     if settings.of == "probabilities":
         each = ops.stack([to_probabilities(task, x) for x in towers.logits], axis=1)
         logits = to_logits(task, ops.sum(each * shares, axis=1))
