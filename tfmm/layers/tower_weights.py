@@ -27,7 +27,7 @@ class TowerWeights(keras.layers.Layer):
     Example:
     >>> layer = TowerWeights()
     >>> layer.build((None, 3, 1))
-    >>> layer.set_weights([[0.2, 0.6, 0.2]])
+    >>> layer.set_weights([ops.array([0.2, 0.6, 0.2])])
     >>> layer(ops.array([[[1.0], [1.0], [0.0]]])).numpy().round(2).tolist()
     [[[0.25], [0.75], [0.0]]]
     """
