@@ -178,6 +178,6 @@ def _fit_joint(
     result = keeping.trained(
         *(name, head, settings.seed, results.model_fingerprint(run, settings, name)),
         *(model, {"logits": loss}, epoch_data, validate, keeping.places(run, name)),
-        rate_factors=head.rate_factors,
+        rate_factors={f"{x}_tower": rate for x, rate in head.rate_factors.items()},
     )
     return model, result
