@@ -290,7 +290,7 @@ def test_training_moves_every_weight_and_not_the_image_tower(tiny):
     trained(trained(model))  # the late text's rows start at zero
     after = values(model.weights)
     stays = {path for path in before if (before[path] == after[path]).all()}
-    assert stays == set(values(model.get_layer("text").weights))
+    assert stays == set(values(model.get_layer("text_network").weights))
     for path, value in values(image_model.weights).items():
         np.testing.assert_array_equal(value, theirs[path])
 

@@ -49,7 +49,7 @@ def tbva(
     The image network is copied, with the attention inside, into the one layer
     `backbone`: its layers are counted and frozen as an image tower's. `W_t` is the
     layer `query` outside, which always trains. `text_model` is taken over as the layer
-    `text`, to train as a whole (`train_text`) or to run in inference mode; a layer
+    `text_network`, to train as a whole (`train_text`) or to run in inference mode; a layer
     `backbone` inside becomes `text_backbone`.
 
     Paper B saw attention gather at the border, where the text leaves a code for later
@@ -191,7 +191,9 @@ def _attended(settings: Tbva, network: keras.Model) -> keras.Model:
 
 def _text(settings: Tbva, text_model: keras.Model):
     """A function from the text tower's input to its features."""
-    text = keras.Model(text_model.input, text_model.output["features"], name="text")
+    text = keras.Model(
+        text_model.input, text_model.output["features"], name="text_network"
+    )
     for layer in text._flatten_layers():
         # Each by itself: Keras passes on no value that a model has already. Logits
         # may lie inside of a `network`, and are of no use here.
