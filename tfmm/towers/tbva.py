@@ -49,7 +49,7 @@ def tbva(
     The image network is copied, with the attention inside, into the one layer
     `backbone`: its layers are counted and frozen as an image tower's. `W_t` is the
     layer `query` outside, which always trains. `text_model` is taken over as the layer
-    `text_network`, to train as a whole (`train_text`) or to run in inference mode; a layer
+    `text_network`, to train as a whole (`train_text`) or in inference mode; a layer
     `backbone` inside becomes `text_backbone`.
 
     Paper B saw attention gather at the border, where the text leaves a code for later
