@@ -23,6 +23,7 @@ PLATT_LONGEST_STEP = 2.0  # or exp(log(scale)) could leave what floats hold
 PLATT_BLOCK = 256  # labels fitted at a time, which bounds the memory
 # Wrong products, not seen, that a threshold for a precision still reckons with.
 UNSEEN_WRONG = 1.0
+NEVER = 2.0  # a threshold that no probability reaches
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,7 @@ def thresholds_for(
     `precision_threshold`) and the one for all decisions at once are mixed on the
     logit scale, `(n * own + shrinkage * all) / (n + shrinkage)` with `n` products of
     the label, because few products place a threshold by chance; a label without any
-    gets the one for all.
+    gets the one for all. `NEVER` is mixed with nothing.
 
     For `single_label` there is one threshold for first choices: 0, which all reach,
     or what keeps the precision.
@@ -234,12 +235,13 @@ def thresholds_for(
     own = np.full(num_labels, everything)
     for label in np.flatnonzero(counts):
         own[label] = threshold_of(targets[:, label], probabilities[:, label])
-    if not settings.shrinkage:
+    if not settings.shrinkage or everything == NEVER:
         return _numbers(own)
     floor = metrics.PROBABILITY_FLOOR
-    own, everything = (logit(np.clip(x, floor, 1 - floor)) for x in (own, everything))
-    mixed = counts * own + settings.shrinkage * everything
-    return _numbers(expit(mixed / (counts + settings.shrinkage)))
+    logits, of_all = (logit(np.clip(x, floor, 1 - floor)) for x in (own, everything))
+    mixed = counts * logits + settings.shrinkage * of_all
+    mixed = expit(mixed / (counts + settings.shrinkage))
+    return _numbers(np.where(own == NEVER, NEVER, mixed))
 
 
 def best_threshold(targets: np.ndarray, probabilities: np.ndarray) -> float:
@@ -266,8 +268,8 @@ def precision_threshold(
     """The lowest threshold at which at least `target` of what is assigned is right.
 
     As many decisions more as `UNSEEN_WRONG` are taken for wrong, since a few that
-    happen to be right prove little: 0.9 needs nine right ones and no wrong one. Just
-    over the highest score, so that nothing is assigned, if there is no such threshold.
+    happen to be right prove little: 0.9 needs nine right ones and no wrong one.
+    `NEVER`, so that nothing is assigned, if there is no such threshold.
 
     Example:
     >>> targets = np.array([1, 1, 1, 0, 1])
@@ -278,7 +280,7 @@ def precision_threshold(
     share = right / (np.arange(1, len(right) + 1) + UNSEEN_WRONG)
     good = np.flatnonzero(possible & (share >= target))
     if not len(good):
-        return float(np.nextafter(np.float32(scores[0]), np.float32(2.0)))
+        return NEVER
     return _below(scores, int(good[-1]))
 
 

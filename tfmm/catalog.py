@@ -116,7 +116,12 @@ class Catalog:
             self.label_names,
             [indices.tolist() for indices in self.label_indices],
             self.split.tolist(),
+            *([self.groups.astype(str).tolist()] if self._has_groups else []),
         )
+
+    @property
+    def _has_groups(self) -> bool:
+        return not np.array_equal(self.groups.astype(str), self.ids.astype(str))
 
     def without_images(self, bad: Sequence[BadImage], digest: str) -> "Catalog":
         """The same catalog with unusable images turned into missing ones."""

@@ -39,7 +39,8 @@ def evaluate(
         raise ExperimentError("--split names products of the run; not with --catalog")
     split = split or "test"
     if name is not None and (
-        name in (*SPLITS, "targets") or not re.fullmatch("[a-z0-9_]+", name)
+        name in (*SPLITS, "train_oof", "targets")
+        or not re.fullmatch("[a-z0-9_]+", name)
     ):
         raise ExperimentError(
             f"--name: expected small letters, digits and _, and no split's name. "

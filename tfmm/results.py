@@ -48,8 +48,10 @@ def model_fingerprint(run: Run, settings: Experiment, name: str) -> str:
         return fingerprint("tower", *parts, *([heard] if heard else []))
     of_folds = "train_oof" in settings.heads[name].fit_splits
     folds = settings.catalog.folds if of_folds else 0
-    calibrated = settings.calibration.model_dump(mode="json")
-    return fingerprint("head", shared[:2], own, heard, folds, calibrated)
+    # A joint network hears no calibrated logits.
+    method = settings.calibration.method_for(settings.catalog.task)
+    method = "" if isinstance(settings.heads[name], Joint) else method
+    return fingerprint("head", shared[:2], own, heard, folds, method)
 
 
 def outputs_fingerprint(
@@ -72,7 +74,8 @@ def calibration_fingerprint(run: Run, settings: Experiment, name: str) -> str:
     _, catalog_fingerprint = outputs.read_targets(run.outputs, "validation")
     mark = outputs_fingerprint(run, settings, name, catalog_fingerprint)
     own = settings.calibration.model_dump(mode="json")
-    return fingerprint("calibration", mark, own, settings.catalog.hierarchy)
+    tree = (settings.catalog.hierarchy, settings.catalog.path_separator)
+    return fingerprint("calibration", mark, own, tree)
 
 
 def read_calibration(run: Run, settings: Experiment, name: str) -> Calibration:

@@ -49,6 +49,7 @@ LIBRARIES = (
     "pyarrow",
     "scikit-learn",
     "scipy",
+    "lightgbm",
     "tensorflow-serving-api",
     "matplotlib",
     "pydantic",

@@ -56,7 +56,7 @@ def train(
     validate: Callable[[], dict[str, float]],
     places: Places,
     steps_per_call: int = 1,
-    rate_factors: Mapping[str, float] | None = None,
+    rate_factors: Mapping[int, float] | None = None,
 ) -> dict:
     """Trains `model` in place and leaves it with the weights of its best epoch.
 
@@ -80,7 +80,7 @@ def train(
             be logged. `loss` is taken as better when lower.
         places: Where files go; a checkpoint found there is continued.
         steps_per_call: Updates between two looks at the rate and the progress bar.
-        rate_factors: Layer -> what the rate of its weights is of the others'.
+        rate_factors: `id` of a weight -> what its rate is of the others'.
 
     Returns:
         `epochs`, `best_epoch`, `halvings` (of the last stage), `best` (the figures of
@@ -95,12 +95,7 @@ def train(
     # model by, which strings do not allow. Ours is built; without a strategy of its
     # own it takes the scope's and leaves that out.
     model._distribute_strategy = None
-    factors = {
-        id(weight): factor
-        for layer, factor in (rate_factors or {}).items()
-        for weight in model.get_layer(layer).weights
-    }
-    made = _Progress(name, model, settings, places, factors)
+    made = _Progress(name, model, settings, places, rate_factors or {})
     made.restore(plan)
     if not made.history:
         made.end_of_epoch(0, validate())

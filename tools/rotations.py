@@ -22,6 +22,7 @@ from tfmm import fit as fitting
 from tfmm.errors import ExperimentError, command_line
 from tfmm.report import numbers, page
 from tfmm.report.said import Said, read
+from tfmm.results import read_outputs
 from tfmm.run import Run, write_json
 
 
@@ -64,7 +65,8 @@ def pooled(runs: Sequence[Run]) -> dict:
         runs: Fitted runs of one experiment on one catalog, turned.
 
     Raises:
-        ExperimentError: If they have different labels, so that answers do not join.
+        ExperimentError: If they have different labels, so that answers do not join, or
+            test a product twice.
     """
     settings = [run.read_experiment() for run in runs]
     labels = {run.read_labels() for run in runs}
@@ -76,6 +78,15 @@ def pooled(runs: Sequence[Run]) -> dict:
         groups.append(outputs.read_groups(run.outputs, "test"))
     # Groups are whole, so no two runs have one in common.
     shifts = np.cumsum([0, *(x.max() + 1 for x in groups)])
+    ids = [
+        str(x)
+        for run, own in zip(runs, settings, strict=True)
+        for x in read_outputs(run, own, next(iter(own.towers)), "test").ids
+    ]
+    if len(ids) > len(set(ids)):
+        raise ExperimentError(
+            "the runs test some products twice; a split column does not turn"
+        )
     models: Mapping[str, Said] = {
         name: joined(
             [

@@ -359,7 +359,9 @@ def test_a_foreign_calibration_is_refused_by_name(tmp_path):
     missing = [{k: v for k, v in whole.items() if k != key} for key in whole]
     for content in ([], {}, {**whole, "more": 1}, {**whole, "thresholds": 1}, *missing):
         write_json(path, content)
-        assert refusal(path, "mark") == "not what a calibration file holds"
+        assert refusal(path, "mark") == (
+            "not what a calibration file holds; run tfmm.fit --resume"
+        )
     path.write_text('{"fingerprint"')
     assert refusal(path, "mark").startswith("damaged: ")
     path.unlink()

@@ -65,7 +65,7 @@ def set_up(
         outputs.write_groups(run.outputs, split, np.array(list("aabcde")))
     for name, chosen in choices.items():
         info = {"weights": name, "parameters": 9, "epochs": 2, "fingerprint": "secret"}
-        info["policy_accuracy"] = 0.75
+        info["policy_accuracy"] = {"test": 0.75, "train": 0.5}
         write_json(run.model_info_file(name), info)
         present = np.array([name != "title" or i not in hidden for i in range(6)])
         mark = results.outputs_fingerprint(run, settings, name, "f")

@@ -12,10 +12,7 @@ from tfmm.report.comparison import figures
 from tfmm.run import Run, read_json
 from tfmm.settings.wiring import fitted_on
 
-TRAINING_KEYS = (
-    *("parameters", "epochs", "best_epoch", "seconds", "epoch_seconds"),
-    "policy_accuracy",
-)
+TRAINING_KEYS = ("parameters", "epochs", "best_epoch", "seconds", "epoch_seconds")
 
 
 @dataclass(frozen=True)
@@ -99,6 +96,8 @@ def read(run: Run, settings: Experiment, name: str, split: str) -> Said:
         about["threshold"] = float(np.median(thresholds))
     info = read_json(run.model_info_file(name))
     about |= {key: info[key] for key in TRAINING_KEYS if key in info}
+    if split in info.get("policy_accuracy", {}):
+        about["policy_accuracy"] = info["policy_accuracy"][split]
     return Said(
         kind="tower" if is_tower else "head",
         model=settings.model_settings(name).model,
@@ -109,7 +108,7 @@ def read(run: Run, settings: Experiment, name: str, split: str) -> Said:
         uncalibrated=_uncalibrated(run, settings, name, split),
         validation=_validation(run, settings, name),
         cases={} if is_tower else _cases(run, settings, name, split),
-        fit_on=() if is_tower else tuple(settings.heads[name].fit_splits),
+        fit_on=tuple(sorted(fitted_on(name, settings.heads))),
         ranked_on_own_products="validation" in fitted_on(name, settings.heads),
         about=about,
     )

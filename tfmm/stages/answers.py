@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from itertools import chain
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -14,8 +15,10 @@ from tfmm.errors import RunError
 from tfmm.experiment import Experiment
 from tfmm.fusion import Fusion
 from tfmm.head_data import array_batches, take
-from tfmm.run import Run
-from tfmm.settings import SPLITS
+from tfmm.heads.gate import policy_accuracy
+from tfmm.run import Run, read_json, write_json
+from tfmm.settings import SPLITS, Gate
+from tfmm.settings.wiring import fitted_on
 
 PREDICT_BATCH = 64
 # Paper B's cut of the validation split, for heads that are fitted on it.
@@ -117,6 +120,28 @@ def _write(
             present,
             chain([nothing], map(predict, batches)),
         )
+        own = settings.model_settings(name)
+        if isinstance(own, Gate):
+            _note_policy_accuracy(run, settings, name, stored_as, model, inputs)
+
+
+def _note_policy_accuracy(
+    run: Run,
+    settings: Experiment,
+    name: str,
+    split: str,
+    model: keras.Model,
+    inputs: dict,
+) -> None:
+    """Keeps how often a gate rightly says which tower to believe, for the report."""
+    targets, _ = outputs.read_targets(run.outputs, split)
+    head, task = settings.heads[name], settings.catalog.task
+    agreed = policy_accuracy(head, task, inputs, targets, model)
+    info = read_json(run.model_info_file(name))
+    known = info.get("policy_accuracy", {})
+    if agreed is not None:
+        info["policy_accuracy"] = {**known, split: agreed}
+        write_json(run.model_info_file(name), info)
 
 
 def _present(
@@ -247,7 +272,7 @@ def _calibrate(run: Run, settings: Experiment, name: str) -> None:
     targets, _ = outputs.read_targets(run.outputs, "validation")
     stored = results.read_outputs(run, settings, name, "validation")
     present = np.flatnonzero(stored.present)
-    if name in settings.heads and "validation" in settings.heads[name].fit_splits:
+    if "validation" in fitted_on(name, settings.heads):
         held_out = cut_validation(run, settings)[1]
         present = np.intersect1d(present, held_out)
     tree = results.hierarchy(run, settings)

@@ -6,18 +6,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmm import dataset, metrics, outputs, results, train
+from tfmm import dataset, metrics, results, train
 from tfmm.catalog import Catalog
 from tfmm.dataset import Caches
 from tfmm.experiment import Experiment
 from tfmm.head_data import array_batches, hide_towers, take
 from tfmm.heads import HEADS, LESSONS
-from tfmm.heads.gate import policy_accuracy
+from tfmm.heads.early_fusion import early_fusion_lesson
 from tfmm.heads.inputs import Examples, Lesson, Problem, TowerShape
-from tfmm.heads.joint import joint
+from tfmm.heads.joint import joint, rate_factors
 from tfmm.losses import loss_for
 from tfmm.run import Run
-from tfmm.settings import FittedHead, Gate, Head, Joint, Training
+from tfmm.settings import FittedHead, Head, Joint, Training
+from tfmm.settings.wiring import fitted_on
 from tfmm.stages import answers, keeping
 from tfmm.stages.towers import untrained
 from tfmm.train import Places
@@ -36,20 +37,12 @@ def fit_head(run: Run, settings: Experiment, catalog: Catalog, name: str) -> Non
         caches = answers.caches_of(run, settings, catalog, reads)
     if not keeping.is_fitted(run, name, mark):
         train.deterministic(settings.seed)
-        problem = _problem(run, settings, name)
         if isinstance(head, Joint):
-            model, result = _fit_joint(run, settings, catalog, name, problem, caches)
+            model, result = _fit_joint(run, settings, catalog, name, mark, caches)
         else:
+            problem = _problem(run, settings, name)
             labels, places = run.read_labels(), keeping.places(run, name)
             model, result = fit(name, head, problem, labels, mark, places)
-        if isinstance(head, Gate):
-            inputs, _ = results.head_inputs(run, settings, name, "test")
-            targets, _ = outputs.read_targets(run.outputs, "test")
-            agreed = policy_accuracy(
-                head, settings.catalog.task, inputs, targets, model
-            )
-            if agreed is not None:
-                result["policy_accuracy"] = agreed
         keeping.keep(run, name, mark, model, result)
     answers.write_all(run, settings, name, catalog, caches)
 
@@ -59,12 +52,11 @@ def _problem(run: Run, settings: Experiment, name: str) -> Problem:
     head = settings.heads[name]
     held_out = results.examples(run, settings, name, ["validation"])
     fit = held_out
-    if isinstance(head, FittedHead):
-        if head.fit_splits == ("validation",):
-            rows, rest = answers.cut_validation(run, settings)
-            fit, held_out = _some(held_out, rows), _some(held_out, rest)
-        else:
-            fit = results.examples(run, settings, name, head.fit_splits)
+    if "validation" in fitted_on(name, settings.heads):
+        rows, rest = answers.cut_validation(run, settings)
+        fit, held_out = _some(held_out, rows), _some(held_out, rest)
+    if isinstance(head, FittedHead) and head.fit_splits != ("validation",):
+        fit = results.examples(run, settings, name, head.fit_splits)
     return Problem(
         task=settings.catalog.task,
         shapes={
@@ -139,7 +131,7 @@ def _fit_joint(
     settings: Experiment,
     catalog: Catalog,
     name: str,
-    problem: Problem,
+    mark: str,
     caches: Caches,
 ) -> tuple[keras.Model, dict]:
     """Trains towers and fusion as one network on the products."""
@@ -149,9 +141,6 @@ def _fit_joint(
         towers = {x: results.load_model(run, x) for x in head.towers}
     else:
         towers = {x: untrained(run, settings, catalog, x) for x in head.towers}
-    keys = {x: settings.towers[x].modality for x in head.towers}
-    model = joint(head, problem, towers, keys)
-    predict = results.predictor(model)
     any_of = settings.modalities_of(name)
 
     def rows_of(split: str) -> np.ndarray:
@@ -160,7 +149,26 @@ def _fit_joint(
         return rows[np.any(here, axis=0)]
 
     rows, held_out = rows_of("train"), rows_of("validation")
-    truth = catalog.targets(held_out)
+    targets, truth = catalog.targets(rows), catalog.targets(held_out)
+    seen, watched = (
+        Examples({}, x, np.arange(len(x), dtype=np.int32)) for x in (targets, truth)
+    )
+    problem = Problem(
+        task=catalog.task,
+        shapes={
+            x: TowerShape(*(model.output[y].shape[1] for y in ("features", "logits")))
+            for x, model in towers.items()
+        },
+        prior_logits=results.prior_logits(run, settings),
+        seed=settings.seed,
+        fit=seen,
+        held_out=watched,
+    )
+    keys = {x: settings.towers[x].modality for x in head.towers}
+    model = joint(head, problem, towers, keys)
+    loss = loss_for(catalog.task, head, run.read_labels(), targets)
+    lesson = early_fusion_lesson(head, problem, model, loss)
+    predict = results.predictor(model)
 
     def validate() -> dict[str, float]:
         data = dataset.batches(catalog, held_out, reads, answers.PREDICT_BATCH, caches)
@@ -169,15 +177,21 @@ def _fit_joint(
 
     def epoch_data(epoch: int) -> tf.data.Dataset:
         seed = (settings.seed, epoch)
-        return dataset.epoch(
+        whole = dataset.epoch(
             *(catalog, rows, reads, head.batch_size, seed, caches),
             head.modality_dropout,
         )
+        # Every output of the lesson is held against the labels.
+        return whole.map(
+            lambda inputs, labels: (
+                inputs,
+                dict.fromkeys(lesson.losses, labels["logits"]),
+            )
+        )
 
-    loss = loss_for(catalog.task, head, run.read_labels(), catalog.targets(rows))
     result = keeping.trained(
-        *(name, head, settings.seed, results.model_fingerprint(run, settings, name)),
-        *(model, {"logits": loss}, epoch_data, validate, keeping.places(run, name)),
-        rate_factors={f"{x}_tower": rate for x, rate in head.rate_factors.items()},
+        *(name, head, settings.seed, mark, lesson.model, lesson.losses),
+        *(epoch_data, validate, keeping.places(run, name)),
+        rate_factors=rate_factors(head, lesson.model),
     )
     return model, result

@@ -29,7 +29,7 @@ def trained(
     validate: Callable[[], dict[str, float]],
     where: Places,
     steps_per_call: int = 1,
-    rate_factors: Mapping[str, float] | None = None,
+    rate_factors: Mapping[int, float] | None = None,
 ) -> dict:
     """Trains a model, from its checkpoint if that is of the same model.
 

@@ -179,7 +179,9 @@ def _write_out_of_fold(
     """Trains the tower without each fold and writes what it says of it."""
     folds = settings.catalog.folds
     rows = catalog.rows("train")
-    mark = fingerprint("folds", folds, catalog.fingerprint())
+    # Out-of-fold logits go through two calibrations.
+    method = settings.calibration.method_for(settings.catalog.task)
+    mark = fingerprint("folds", folds, method, catalog.fingerprint())
     outputs.write_targets(run.outputs, "train_oof", catalog.targets(rows), mark)
     outputs.write_groups(run.outputs, "train_oof", catalog.groups[rows])
     try:
@@ -236,7 +238,8 @@ def _one_fold(
     folder = run.fold(name, fold)
     file = folder / "answers.npz"
     mark = fingerprint(
-        results.model_fingerprint(run, settings, name), rows.tolist(), asked.tolist()
+        *(results.model_fingerprint(run, settings, name), rows.tolist()),
+        *(asked.tolist(), settings.calibration.method_for(settings.catalog.task)),
     )
     if file.exists():
         with np.load(file) as kept:

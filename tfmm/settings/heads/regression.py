@@ -16,7 +16,7 @@ class Ridge(FittedHead):
     model: Literal["ridge"] = key(help="The regression.")
     alphas: Strengths = key(
         [1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0],
-        "Penalties to choose from by leave-one-out cross-validation.",
+        "Penalties to choose from by cross-validation over whole groups.",
     )
 
 
