@@ -52,7 +52,9 @@ class Fusion:
         Returns:
             `features`, `logits` (not calibrated) and `present` of the head.
         """
-        known = {name: dict(said) for name, said in heard.items()}
+        # Some towers say more, which no head reads.
+        read = ("features", "logits", "present")
+        known = {x: {key: said[key] for key in read} for x, said in heard.items()}
         for head, model in self.models.items():
             inputs = {x: known[x] for x in self.settings.inputs_of(head)}
             said = model(inputs, training=False)

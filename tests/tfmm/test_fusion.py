@@ -19,9 +19,21 @@ fit_on = ["train_oof", "fusion"]
 hidden_units = []
 activations = []
 max_epochs = 2
+[heads.together]
+model = "joint"
+towers = ["title", "image"]
+projection_units = 6
+hidden_units = [5]
+matching_weight = 0.1
+rate_factors = { title = 0.5 }
+learning_rate = 0.01
+max_epochs = 1
 [heads.everything]
 model = "mean"
 towers = ["learned", "policy", "title"]
+[heads.over]
+model = "max"
+towers = ["together", "title"]
 """
 
 
@@ -101,7 +113,9 @@ def test_a_head_of_heads_is_what_its_parts_say(folded):
     np.testing.assert_allclose(said[some], expected[some], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["everything", "learned", "product", "title"])
+@pytest.mark.parametrize(
+    "name", ["everything", "learned", "product", "title", "together", "over"]
+)
 def test_raw_products_get_the_stored_answers(folded, name, catalog_file):
     settings = folded.read_experiment()
     model = classifier.load(folded, name)

@@ -21,8 +21,9 @@ def ridge(settings: Ridge, problem: Problem) -> keras.Model:
 
     It reads every tower's probabilities, zeros where it is absent, and which towers
     are there, and predicts 1 for a product's labels and 0 for the others. One penalty
-    for all labels is chosen by cross-validation over whole groups. So that it knows what
-    to do without a tower, every product comes once more with towers hidden at random.
+    for all labels is chosen by cross-validation over whole groups. So that it knows
+    what to do without a tower, every product comes once more with towers hidden at
+    random.
 
     Its prediction, clipped to [1e-7, 1 - 1e-7], is taken as the probability: only its
     order is meant, calibration follows. Of `single_label` the predictions add up to 1
