@@ -58,7 +58,8 @@ def text() -> str:
     """The page."""
     parts = [HEAD]
     for place, table in TABLES:
-        about = (table.__doc__ or "").split("\n")[0].rstrip(".")
+        first = (table.__doc__ or "").split("\n\n")[0]
+        about = " ".join(first.split()).rstrip(".")
         parts.append(f"\n## {place}\n\n{about}.\n\n| key | default | meaning |\n")
         parts.append("|---|---|---|\n")
         parts += [_row(name, field) for name, field in table.model_fields.items()]
@@ -78,7 +79,8 @@ def _toml(value: Any) -> str:
     if isinstance(value, settings.Augmentation):
         return "{ }"
     if isinstance(value, settings.Table):
-        shares = ", ".join(f"{key} = {x}" for key, x in value.model_dump().items())
+        given = {k: x for k, x in value.model_dump().items() if x is not None}
+        shares = ", ".join(f"{key} = {json.dumps(x)}" for key, x in given.items())
         return f"{{ {shares} }}"
     return json.dumps(value)
 

@@ -85,9 +85,9 @@ def read(run: Run, settings: Experiment, name: str, split: str) -> Said:
     """
     task = settings.catalog.task
     is_tower = name in settings.towers
+    probabilities, present = results.read_probabilities(run, settings, name, split)
     calibration = results.read_calibration(run, settings, name)
     thresholds = np.float32(calibration.thresholds)
-    probabilities, present = results.read_probabilities(run, settings, name, split)
     about = {}
     # Labels with scales of their own have no temperature in common.
     if calibration.temperature is not None:

@@ -3,9 +3,9 @@
     python tools/bench/boosted_trees.py [--labels 27] [--rounds 100]
 
 Two ensembles on the same made-up rows: one tree a label and round (paper D's form, of
-four columns a label), and a single small set of trees as the shared form
-has. Both programs answer the same batches in turn, on all cores; printed are the medians'
-ratio, compiled by LightGBM, and the greatest difference of raw scores. Then the head
+four columns a label), and a single small set of trees as the shared form has. Both
+programs answer the same batches in turn, on all cores; printed are the medians' ratio,
+compiled by LightGBM, and the greatest difference of raw scores. Then the head
 itself: seconds and memory of fitting the shared form on 10,000 products, 100 labels and
 3 towers (`tools/bench/heads.py --only boosted_trees`).
 """

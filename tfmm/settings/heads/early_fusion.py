@@ -108,6 +108,9 @@ class Joint(FeatureFusion):
     """`model = "joint"`: towers and fusion trained as one network (paper A)."""
 
     model: Literal["joint"] = key(help="The network.")
+    towers: Annotated[list[Name], Field(min_length=2)] = key(
+        help="Towers of one modality each that become parts of it."
+    )
     start_from: Literal["towers", "scratch"] = key(
         "towers", "The trained towers' weights, or new ones."
     )

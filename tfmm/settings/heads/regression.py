@@ -1,4 +1,4 @@
-"""`[heads.NAME]`: linear models on the towers' probabilities, by scikit-learn."""
+"""`[heads.NAME]`: linear models on the towers' probabilities."""
 
 from typing import Annotated, Literal
 
@@ -27,7 +27,7 @@ class LogisticStack(FittedHead):
     shrink_to: Literal["product", "zero"] = key(
         "product",
         "Where the penalty holds the weights: at a product of the towers with a fitted "
-        "power each, or at zero, as scikit-learn does.",
+        "power each, or at zero, the common stack.",
     )
     strengths: Strengths = key(
         [0.0001, 0.001, 0.01, 0.1],
