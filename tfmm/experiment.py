@@ -69,7 +69,9 @@ class Experiment(Table):
                     )
         self.calibration.method_for(self.catalog.task)
         wiring.check_towers(self.modalities, self.towers, TOWER_KINDS)
-        wiring.check_heads(self.towers, self.heads, self.catalog.folds)
+        wiring.check_heads(
+            self.catalog.task, self.towers, self.heads, self.catalog.folds
+        )
         models = (*self.towers, *self.heads)
         if self.export and self.export.head not in models:
             raise ValueError(

@@ -19,6 +19,11 @@ FROM_ZERO = {"start_from": "zero", **TINY}
 
 
 def settings_of(towers=NAMES, **own):
+    # What a combination does not have would be refused.
+    if own.get("combine") != "cross":
+        own.pop("cross_units", None)
+    if own.get("projection") == "none":
+        own.pop("projection_units", None)
     return EarlyFusion(model="early_fusion", towers=list(towers), **own)
 
 
@@ -386,3 +391,19 @@ def test_the_lesson_brings_matching_vectors_together():
 def test_settings_that_contradict_themselves_are_refused(own, message):
     with pytest.raises(ValueError, match=message):
         settings_of(**own)
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"cross_units": 4}, "'cross_units' needs combine = \"cross\""),
+        ({"num_negatives": 3}, "'num_negatives' needs a 'matching_weight'"),
+        (
+            {"projection": "none", "projection_units": 7},
+            "'projection_units' needs a projection",
+        ),
+    ],
+)
+def test_a_key_that_would_do_nothing_is_refused(own, message):
+    with pytest.raises(ValueError, match=message):
+        EarlyFusion(model="early_fusion", towers=list(NAMES), **own)

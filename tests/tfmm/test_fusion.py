@@ -184,6 +184,12 @@ REFUSED = {
         "trains towers themselves. Received: the head 'policy'"
     ),
     "catalog.folds=1": "must be 0 or at least 2",
+    "heads.trees={model='boosted_trees', form='per_label', "
+    "towers=['title', 'image']}": (
+        "[heads.trees] form = 'per_label' is for single_label; expected 'shared'"
+    ),
+    "towers.look={model='tbva', modality='image', image_tower='image', "
+    "text_tower='title'}": "image_tower must be an inception_v3 or a resnet50",
 }
 
 
@@ -195,6 +201,17 @@ def test_what_leaks_or_circles_is_refused(tmp_path, override):
         experiment.load(file, [override])
     assert REFUSED[override] in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_attention_stands_where_the_network_has_a_place_for_it(tmp_path):
+    file = tmp_path / "e.toml"
+    text = EXPERIMENT.replace('model = "compact_cnn"', 'model = "resnet50"')
+    file.write_text(text.replace("widths = [8, 16]\n", ""))
+    tower = "modality='image', image_tower='image', text_tower='title'"
+    with pytest.raises(ExperimentError, match="'mixed4' is no layer of resnet50"):
+        experiment.load(file, [f"towers.look={{model='tbva', {tower}}}"])
+    good = f"towers.look={{model='tbva', insert_at='conv3', {tower}}}"
+    assert experiment.load(file, [good]).towers_in_order()[-1] == "look"
 
 
 def test_features_of_folds_are_not_mixed(tmp_path):

@@ -53,6 +53,10 @@ def towers():
 def settings_of(**own):
     small = {"projection_units": 5, "hidden_units": [6], "dropout": 0.0}
     small["learning_rate"] = 0.01
+    if own.get("combine") != "cross":
+        own.pop("cross_units", None)
+    if own.get("projection") == "none":
+        del small["projection_units"]
     return Joint(model="joint", towers=list(KEYS), **{**small, **own})
 
 

@@ -7,10 +7,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tfmm.errors import did_you_mean
-from tfmm.settings.heads import EarlyFusion, FittedHead, Gate, Joint
+from tfmm.settings.heads import BoostedTrees, EarlyFusion, FittedHead, Gate, Joint
 from tfmm.settings.image_towers import InceptionV3, ResNet50
 from tfmm.settings.table_tower import TableTower
 from tfmm.settings.tbva import Tbva
+
+# Where text-based attention may stand: paper B's a to e, and ResNet-50's stages.
+INCEPTION_POINTS = ("pool2", "mixed2", "mixed4", "mixed7", "mixed9")
+RESNET_POINTS = ("conv2", "conv3", "conv4")
 
 
 def check_towers(
@@ -66,6 +70,12 @@ def _check_tbva(
             f"{where} reads the modality of its image_tower, {image.modality!r}. "
             f"Received: modality = {tower.modality!r}"
         )
+    points = INCEPTION_POINTS if isinstance(image, InceptionV3) else RESNET_POINTS
+    if tower.insert_at not in points:
+        raise ValueError(
+            f"{where} insert_at: {tower.insert_at!r} is no layer of {image.model} that "
+            f"can be attended to{did_you_mean(tower.insert_at, points)}"
+        )
     if kinds[text.model] != "text":
         raise ValueError(
             f"{where} text_tower must read text. Received: {tower.text_tower!r}, "
@@ -74,11 +84,12 @@ def _check_tbva(
 
 
 def check_heads(
-    towers: Mapping[str, Any], heads: Mapping[str, Any], folds: int
+    task: str, towers: Mapping[str, Any], heads: Mapping[str, Any], folds: int
 ) -> None:
     """Heads hear models that are there, in no circle, and are fitted without leaks.
 
     Args:
+        task: `[catalog] task`.
         towers: `[towers]`.
         heads: `[heads]`.
         folds: `[catalog] folds`.
@@ -105,6 +116,12 @@ def check_heads(
                     f"{where} trains towers of one modality. Received: {heard!r}, "
                     "a tbva"
                 )
+        by_label = isinstance(head, BoostedTrees) and head.form == "per_label"
+        if by_label and task == "multi_label":
+            raise ValueError(
+                f"{where} form = 'per_label' is for single_label; expected 'shared'. "
+                "Received: task = 'multi_label'"
+            )
     in_order(heads)
     for name, head in heads.items():
         if isinstance(head, FittedHead):
