@@ -1,7 +1,7 @@
 """boosted_trees: LightGBM on what the towers say, compiled into TensorFlow."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import keras
 import lightgbm
@@ -9,8 +9,9 @@ import numpy as np
 from keras import ops
 
 from tfmm import metrics
+from tfmm.dataset import keep_some
 from tfmm.errors import ExperimentError
-from tfmm.head_data import one_output
+from tfmm.head_data import hidden, one_output, take
 from tfmm.heads.candidates import candidates
 from tfmm.heads.inputs import (
     Examples,
@@ -255,30 +256,16 @@ def _grow(
 
 def _with_hidden_towers(examples: Examples, copies: int, seed: int) -> Examples:
     """The products, and copies of them in which towers are hidden at random."""
-    generator = np.random.default_rng(seed)
-    names = list(examples.inputs)
-    present = np.stack([examples.inputs[name]["present"] for name in names], axis=1)
+    inputs = dict(examples.inputs)
+    present = np.stack([tower["present"] for tower in inputs.values()], axis=1)
     parts = [(np.arange(len(present)), present)]
-    for _ in range(copies):
-        stays = present & (generator.random(present.shape) >= HIDE_RATE)
-        draw = np.where(present, generator.random(present.shape), -1.0)
-        last = np.arange(len(names)) == draw.argmax(axis=1)[:, None]
-        stays |= last & present & ~stays.any(axis=1, keepdims=True)
+    for copy in range(copies):
+        stays = keep_some(present, HIDE_RATE, (seed, 4, copy))
         changed = np.flatnonzero((stays != present).any(axis=1))
         parts.append((changed, stays[changed]))
     rows, stays = (np.concatenate(part) for part in zip(*parts, strict=True))
-    inputs = {}
-    for position, name in enumerate(names):
-        here = stays[:, position]
-        tower = examples.inputs[name]
-        inputs[name] = {
-            "features": tower["features"][rows] * here[:, None],
-            "logits": tower["logits"][rows] * here[:, None],
-            "present": here,
-        }
-    return replace(
-        examples,
-        inputs=inputs,
-        targets=examples.targets[rows],
-        groups=examples.groups[rows],
+    return Examples(
+        hidden(take(inputs, rows), stays),
+        examples.targets[rows],
+        examples.groups[rows],
     )

@@ -49,7 +49,8 @@ def rule(
         count = ops.maximum(ops.sum(here, axis=1), 1.0)
         logits = to_logits(task, ops.sum(each * here, axis=1) / count)
     elif settings.model == "mean_logits":
-        logits = mean_logits(task, towers.logits, here)
+        count = ops.maximum(ops.sum(here, axis=1, keepdims=True), 1.0)
+        logits = product_logits(task, towers.logits, here / count)
     else:
         logits = product_logits(task, towers.logits, here)
     logits = PriorWhenAbsent(prior_logits, name="logits")(logits, towers.present)
@@ -57,32 +58,20 @@ def rule(
     return keras.Model(towers.nested, {"features": features, "logits": logits})
 
 
-def mean_logits(task: str, logits: Sequence, here):
-    """The mean of log-probabilities, or of logits, as logits `(batch, C)`.
+def product_logits(task: str, logits: Sequence, powers):
+    """A product of the towers' answers, each to a power, as logits `(batch, C)`.
+
+    With a power of 1 it is the product rule, with one of `1 / towers` the rule
+    `mean_logits`.
 
     Args:
         task: `single_label` or `multi_label`.
         logits: For each tower `(batch, C)`.
-        here: `(batch, towers, 1)`, 1.0 where a tower is present.
+        powers: `(batch, towers, 1)`, 0 where a tower is absent.
     """
     each = ops.stack(list(logits), axis=1)
     if task == "single_label":
-        each = ops.log_softmax(each, axis=-1)
-    count = ops.maximum(ops.sum(here, axis=1), 1.0)
-    total = ops.sum(each * here, axis=1) / count
+        total = ops.sum(ops.log_softmax(each, axis=-1) * powers, axis=1)
+    else:
+        total = ops.sum(each * powers, axis=1)
     return to_logits(task, to_probabilities(task, total))
-
-
-def product_logits(task: str, logits: Sequence, here):
-    """The product rule as logits `(batch, C)`.
-
-    Args:
-        task: `single_label` or `multi_label`.
-        logits: For each tower `(batch, C)`.
-        here: `(batch, towers, 1)`, 1.0 where a tower is present.
-    """
-    each = ops.stack(list(logits), axis=1)
-    if task == "single_label":
-        total = ops.sum(ops.log_softmax(each, axis=-1) * here, axis=1)
-        return to_logits(task, ops.softmax(total, axis=-1))
-    return to_logits(task, ops.sigmoid(ops.sum(each * here, axis=1)))

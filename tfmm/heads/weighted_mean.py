@@ -8,6 +8,7 @@ from scipy.special import log_expit, log_softmax, softmax
 
 from tfmm import metrics
 from tfmm.heads.inputs import Problem, head_inputs, to_logits, to_probabilities
+from tfmm.heads.rules import product_logits
 from tfmm.layers.prior_when_absent import PriorWhenAbsent
 from tfmm.layers.tower_weights import TowerWeights
 from tfmm.layers.unit_features import UnitFeatures
@@ -48,11 +49,7 @@ def weighted_mean(settings: WeightedMean, problem: Problem) -> keras.Model:
         each = ops.stack([to_probabilities(task, x) for x in towers.logits], axis=1)
         logits = to_logits(task, ops.sum(each * shares, axis=1))
     else:
-        each = ops.stack(towers.logits, axis=1)
-        if task == "single_label":
-            each = ops.log_softmax(each, axis=-1)
-        total = ops.sum(each * shares, axis=1)
-        logits = to_logits(task, to_probabilities(task, total))
+        logits = product_logits(task, towers.logits, shares)
     logits = PriorWhenAbsent(problem.prior_logits, name="logits")(
         logits, towers.present
     )
