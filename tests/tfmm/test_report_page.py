@@ -87,9 +87,14 @@ def test_the_page_tells_what_heads_were_fitted_on(tmp_path):
     assert "answers of towers that were not trained on the product" in html
     assert "its towers were trained on those products" not in html
     own = {"fit_on": ("validation",), "ranked_on_own_products": True}
-    _, html = page(tmp_path, models(**own))
+    numbers, html = page(tmp_path, models(**own))
+    assert numbers["ranking"][0] == "policy"
     assert "fitted on products of it" in html
-    assert "Best head on validation, on products that it was fitted on: policy" in html
+    assert "Best head on validation: product. Here top-1 " in text(html)
+    alone = models(**own)
+    del alone["product"]
+    _, html = page(tmp_path, alone)
+    assert "Best tower on validation: title. Here top-1 " in text(html)
 
 
 def test_the_page_shows_heads_with_modalities_missing(tmp_path):

@@ -45,24 +45,23 @@ def draw(numbers: dict[str, Any], folder: Path) -> None:
 def _headline(numbers: dict[str, Any]) -> str:
     """What the page says first: the best head, chosen on `validation`, measured here.
 
-    Without one it is the best tower; without any ranking, that there is none.
+    Without a head that was not fitted on `validation` it is the best tower; without any
+    ranking, that there is none.
     """
     models, by = numbers["models"], numbers["ranked_by"]
     if not numbers["ranking"]:
         return "No model was measured on validation, so none is called the best."
     title = tables.FIGURES[by]
-    name = numbers.get("best_head", numbers["ranking"][0])
+    of_towers = (x for x in numbers["ranking"] if models[x]["kind"] == "tower")
+    name = numbers.get("best_head") or next(of_towers)
     model = models[name]
     here = f"{name}. Here {title} {tables.percent(model[by])} %"
     if model["kind"] == "tower":
         return f"Best tower on validation: {here}."
     key = "" if by == "top1" else f"_{by}"
     interval = tables.span(model[f"gain{key}_interval"], tables.points)
-    own = (
-        ", on products that it was fitted on" if model["ranked_on_own_products"] else ""
-    )
     return (
-        f"Best head on validation{own}: {here}: "
+        f"Best head on validation: {here}: "
         f"{tables.points(model[f'gain{key}'])} points over its best tower, "
         f"{model[f'best_tower{key}']} (95 % interval {interval})."
     )
