@@ -66,6 +66,11 @@ def fold_of(group: str, folds: int) -> int:
     return int(_position(f"fold of {group}") * folds)
 
 
+def folds_of(groups: np.ndarray, folds: int) -> np.ndarray:
+    """The fold of each product, int `(n,)`, from its group `(n,)`."""
+    return np.array([fold_of(str(group), folds) for group in groups], int)
+
+
 def _position(name: str) -> float:
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64

@@ -54,8 +54,18 @@ def joined(parts: Sequence[Said]) -> Said:
         cases=cases,
         fit_on=first.fit_on,
         ranked_on_own_products=first.ranked_on_own_products,
+        about=_about(parts),
         **together,
     )
+
+
+def _about(parts: Sequence[Said]) -> dict[str, float]:
+    """What the runs' models have in common to tell, averaged."""
+    return {
+        key: float(np.mean([part.about[key] for part in parts]))
+        for key in parts[0].about
+        if all(key in part.about for part in parts)
+    }
 
 
 def pooled(runs: Sequence[Run]) -> dict:

@@ -396,7 +396,7 @@ def test_settings_that_contradict_themselves_are_refused(own, message):
 @pytest.mark.parametrize(
     ("own", "message"),
     [
-        ({"cross_units": 4}, "'cross_units' needs combine = \"cross\""),
+        ({"cross_units": 4}, "'cross_units' needs combine = 'cross'"),
         ({"num_negatives": 3}, "'num_negatives' needs a 'matching_weight'"),
         (
             {"projection": "none", "projection_units": 7},

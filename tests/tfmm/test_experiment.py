@@ -358,3 +358,20 @@ def test_set_below_a_value_is_refused(file):
 def test_set_cannot_smuggle_in_a_second_key(file):
     found = refusal(file, "towers.title.max_words=16\nseed = 9")
     assert re.match(r"\[towers.title\] max_words: expected a valid integer", found)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("calibration={target_precision=0.8}", "'target_precision' needs"),
+        ("heads.boosted={model='boosted_trees',towers=['title','image'],"
+         "form='per_label',num_candidates=3}", "'num_candidates' needs"),
+        ("heads.gate={model='gate',towers=['title','image'],features_of=['title']}",
+         "'features_of' needs inputs = 'features'"),
+        ("heads.policy.boost_constant=3.0", "'boost_constant' needs"),
+        ("towers.tbva={model='tbva',modality='image',image_tower='image',"
+         "text_tower='title',late_text_units=9}", "'late_text_units' needs"),
+    ],
+)  # fmt: skip
+def test_a_key_that_would_do_nothing_is_refused(file, override, expected):
+    assert expected in refusal(file, override)

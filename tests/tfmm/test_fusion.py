@@ -226,3 +226,17 @@ def test_features_of_folds_are_not_mixed(tmp_path):
     fused = experiment.load(file, ["catalog.folds=3", early.replace("_oof", "")])
     assert not fused.has_out_of_fold("early")
     assert fused.has_out_of_fold("policy")
+
+
+def test_more_folds_than_groups_is_found_before_any_training(
+    catalog_file, experiment_file, tmp_path
+):
+    run = tmp_path / "run"
+    done = command(
+        *("-m", "tfmm.fit", experiment_file, "--catalog", catalog_file, "--run", run),
+        *("--set", "catalog.folds=500"),
+    )
+    assert done.returncode == 2
+    assert "of 500 folds of the training groups, " in done.stderr
+    assert "have no product for title; expected fewer folds or more" in done.stderr
+    assert not run.exists()

@@ -36,6 +36,13 @@ def test_every_product_is_tested_once_and_measured_together(turned):
     assert len(ids) == len(set(ids)) == report["products"] == 48
     pooled = report["models"]["product"]
     assert pooled["top1"] == pytest.approx(np.sum(right) / 48)
+    temperatures = [
+        results.read_calibration(run, run.read_experiment(), "product").temperature
+        for run in runs
+    ]
+    if None not in temperatures:
+        assert pooled["temperature"] == pytest.approx(np.mean(temperatures))
+    assert report["models"]["title"]["epochs"] == 1
     assert set(pooled["missing"]) == {"all", "without_title", "without_image"}
     assert (turned / "report" / "index.html").is_file()
 

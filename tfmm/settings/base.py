@@ -21,6 +21,17 @@ class Table(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    def refuse_unused(self, *rules: tuple[str, str, bool]) -> None:
+        """Refuses keys that were changed and would do nothing.
+
+        Args:
+            rules: Key, what it needs, and whether that is so.
+        """
+        for name, needed, met in rules:
+            default = type(self).model_fields[name].default
+            if getattr(self, name) != default and not met:
+                raise ValueError(f"{name!r} needs {needed}")
+
 
 def key(default: Any = ..., help: str = "") -> Any:
     """One key with its default and its help text."""

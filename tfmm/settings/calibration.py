@@ -1,8 +1,8 @@
 """`[calibration]`: how logits become probabilities and decisions."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tfmm.settings.base import NotNegative, Table, key
 
@@ -30,6 +30,14 @@ class CalibrationSettings(Table):
         "Products of a label at which its own threshold and the one for all labels "
         "weigh the same; 0: only its own.",
     )
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        for_precision = self.threshold_for == "precision"
+        self.refuse_unused(
+            ("target_precision", "threshold_for = 'precision'", for_precision)
+        )
+        return self
 
     def method_for(self, task: str) -> str:
         """`temperature` or `platt`.

@@ -1,6 +1,8 @@
 """`[towers.NAME]`: text-based visual attention (paper B)."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
+
+from pydantic import model_validator
 
 from tfmm.settings.base import BelowOne, Count, Name, NotNegative, key
 from tfmm.settings.training import Tower, TrainableLayers
@@ -48,6 +50,13 @@ class Tbva(Tower):
         "How many of the image network's last layers train; the query and the output "
         "always do.",
     )
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        self.refuse_unused(
+            ("late_text_units", "late_text = true", self.late_text),
+        )
+        return self
 
     @property
     def loaded_layer(self) -> str:

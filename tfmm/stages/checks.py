@@ -1,11 +1,14 @@
 """What only the catalog or the machine can tell, found out before any work."""
 
+import numpy as np
+
 from tfmm import devices
 from tfmm.catalog import Catalog
-from tfmm.errors import ExperimentError
+from tfmm.errors import CatalogError, ExperimentError
 from tfmm.experiment import Experiment
 from tfmm.losses import loss_for
 from tfmm.settings import Training
+from tfmm.splits import folds_of
 
 
 def check(settings: Experiment, catalog: Catalog) -> None:
@@ -14,6 +17,7 @@ def check(settings: Experiment, catalog: Catalog) -> None:
     Raises:
         ExperimentError: If a weight of a loss names an unknown label, or a tower asks
             for more devices than there are.
+        CatalogError: If a fold has no product that a tower could be asked about.
     """
     here = devices.available()
     for name in (*settings.towers, *settings.heads):
@@ -30,3 +34,18 @@ def check(settings: Experiment, catalog: Catalog) -> None:
                 f"[towers.{name}] devices = {own.devices} is more than this machine "
                 f"has. Received: {', '.join(here)}"
             )
+    for name in filter(settings.has_out_of_fold, settings.towers):
+        _check_folds(settings, catalog, name)
+
+
+def _check_folds(settings: Experiment, catalog: Catalog, name: str) -> None:
+    folds = settings.catalog.folds
+    rows = catalog.rows("train")
+    rows = rows[catalog.present(settings.towers[name].modality, rows)]
+    counts = np.bincount(folds_of(catalog.groups[rows], folds), minlength=folds)
+    if not counts.all():
+        raise CatalogError(
+            f"{catalog.path}: of {folds} folds of the training groups, "
+            f"{int((counts == 0).sum())} have no product for {name}; expected fewer "
+            "folds or more groups"
+        )

@@ -1,8 +1,8 @@
 """`[heads.NAME]`: gradient-boosted trees (paper D)."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tfmm.settings.base import Count, CountOrZero, NotNegative, Positive, key
 from tfmm.settings.heads.base import FittedHead
@@ -39,3 +39,10 @@ class BoostedTrees(FittedHead):
     num_augmented: CountOrZero = key(
         1, "Copies of the products with towers hidden at random, to learn absence."
     )
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        self.refuse_unused(
+            ("num_candidates", "form = 'shared'", self.form == "shared"),
+        )
+        return self

@@ -63,15 +63,12 @@ class FeatureFusion(Training, FittedHead):
 
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> Self:
-        for name, needed, met in (
-            ("cross_units", 'combine = "cross"', self.combine == "cross"),
+        self.refuse_unused(
+            ("cross_units", "combine = 'cross'", self.combine == "cross"),
             ("num_negatives", "a 'matching_weight'", self.matching_weight > 0),
             ("projection_units", "a projection", self.projection != "none"),
             ("projection_activation", "a projection", self.projection != "none"),
-        ):
-            default = type(self).model_fields[name].default
-            if getattr(self, name) != default and not met:
-                raise ValueError(f"{name!r} needs {needed}")
+        )
         return self
 
     @model_validator(mode="after")

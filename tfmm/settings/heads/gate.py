@@ -62,10 +62,9 @@ class Gate(Training, FittedHead):
 
     @model_validator(mode="after")
     def _features_belong(self) -> Self:
-        if self.features_of and self.inputs != "features":
-            raise ValueError(
-                f"'features_of' goes with inputs = 'features'. Received: {self.inputs}"
-            )
+        self.refuse_unused(
+            ("features_of", "inputs = 'features'", self.inputs == "features")
+        )
         for name in self.features_of:
             if name not in self.towers:
                 raise ValueError(

@@ -77,10 +77,10 @@ class PolicyNetwork(Training, FittedHead):
 
     @model_validator(mode="after")
     def _boosts_a_tower(self) -> Self:
-        for name in ("boost", "boost_constant"):
-            default = type(self).model_fields[name].default
-            if getattr(self, name) != default and not self.boosted_tower:
-                raise ValueError(f"{name!r} needs a 'boosted_tower'")
+        self.refuse_unused(
+            ("boost", "a 'boosted_tower'", bool(self.boosted_tower)),
+            ("boost_constant", "a 'boosted_tower'", bool(self.boosted_tower)),
+        )
         return self
 
     @model_validator(mode="after")
