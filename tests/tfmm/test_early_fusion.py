@@ -402,8 +402,32 @@ def test_settings_that_contradict_themselves_are_refused(own, message):
             {"projection": "none", "projection_units": 7},
             "'projection_units' needs a projection",
         ),
+        ({"combine": "add", "towers": ["text"]}, "'combine' needs two towers"),
+        ({"matching_weight": 0.1, "towers": ["text"]}, "'matching_weight' needs two"),
     ],
 )
 def test_a_key_that_would_do_nothing_is_refused(own, message):
     with pytest.raises(ValueError, match=message):
-        EarlyFusion(model="early_fusion", towers=list(NAMES), **own)
+        EarlyFusion(**{"model": "early_fusion", "towers": list(NAMES), **own})
+
+
+def test_a_single_tower_gets_another_classifier():
+    """Paper B's rows "early: image only" and "text only"."""
+    made = problem("single_label")
+    name = next(iter(made.shapes))
+    one = dataclasses.replace(
+        made,
+        shapes={name: made.shapes[name]},
+        fit=dataclasses.replace(made.fit, inputs={name: made.fit.inputs[name]}),
+    )
+    model = head(one, **FROM_ZERO)
+    lesson = taught(model, one, 1, **FROM_ZERO)
+    assert lesson.model.count_params() == model.count_params()
+    inputs = {name: examples("single_label", 20, seed=5).inputs[name]}
+    absent = ~inputs[name]["present"]
+    logits = answer(model, inputs)["logits"]
+    assert logits.shape == (20, len(made.prior_logits))
+    np.testing.assert_allclose(
+        logits[absent], np.tile(made.prior_logits, (absent.sum(), 1)), rtol=1e-6
+    )
+    assert np.std(logits[~absent], axis=0).min() > 0

@@ -103,10 +103,23 @@ class EarlyFusion(FeatureFusion):
     (papers A, B and D)."""
 
     model: Literal["early_fusion"] = key(help="The network.")
+    towers: Annotated[list[Name], Field(min_length=1)] = key(
+        help="Towers it fuses; heads may stand among them. Of a single one it is "
+        "another classifier on its features, to compare with (paper B)."
+    )
     max_epochs: Count = key(100, "Training stops here at the latest.")
     start_from: Literal["zero", "product"] = key(
         "product", "What it adds to: nothing, or the product rule's logits."
     )
+
+    @model_validator(mode="after")
+    def _one_tower_has_nothing_to_meet(self) -> Self:
+        several = len(self.towers) > 1
+        self.refuse_unused(
+            ("combine", "two towers", several),
+            ("matching_weight", "two towers", several),
+        )
+        return self
 
 
 # Names in a joint network that its towers' inputs cannot have beside them.
