@@ -50,6 +50,7 @@ def problem(task, fit=None, held_out=None, seed=0) -> Problem:
             name: TowerShape(x["features"].shape[1], x["logits"].shape[1])
             for name, x in fit.inputs.items()
         },
+        modalities={name: (name,) for name in fit.inputs},
         prior_logits=np.linspace(-0.3, 0.3, labels).tolist(),
         seed=seed,
         fit=fit,

@@ -1,6 +1,6 @@
 """Catalog + rows -> tf.data, in the shape that towers take."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -98,7 +98,7 @@ def epoch(
         seed: The run's seed and the epoch. Order and augmentation depend on nothing
             else, so an epoch that is repeated after a kill is the same epoch.
         caches: As in `batches`.
-        modality_dropout: Chance that a product is given without an input that it
+        modality_dropout: Chance that a product is given without a modality that it
             has; never without the last one.
         always: Inputs that are not hidden.
 
@@ -110,7 +110,8 @@ def epoch(
     present = np.stack(
         [catalog.present(inputs.modality, rows) for inputs in reads.values()], axis=1
     )
-    kept = keep_some(present, modality_dropout, (*seed, 2))
+    units = units_of(inputs.modality for inputs in reads.values())
+    kept = keep_some(present, modality_dropout, (*seed, 2), units)
     kept[:, [key in always for key in reads]] = True
     kept &= present
     parts = {}
@@ -205,23 +206,38 @@ def arrays_epoch(
     return tf.data.Dataset.from_tensor_slices(shuffled).batch(batch_size).prefetch(2)
 
 
-def keep_some(present: np.ndarray, rate: float, seed: tuple[int, ...]) -> np.ndarray:
+def keep_some(
+    present: np.ndarray, rate: float, seed: tuple[int, ...], units: Sequence[int]
+) -> np.ndarray:
     """Which inputs products are given with, when some are hidden at random.
 
     Args:
         present: bool `(n, inputs)`.
-        rate: Chance of each to be hidden; never the last one of a product.
+        rate: Chance of each unit to be hidden; never the last one of a product.
         seed: Of the draws.
+        units: For each input a number; those of one number come and go together, as
+            those of one modality do.
 
     Returns:
         bool `(n, inputs)`, true in no place where `present` is not.
     """
     if not rate:
         return present.copy()
-    draws = np.random.default_rng(seed).random(present.shape)
+    shape = (len(present), max(units) + 1)
+    draws = np.random.default_rng(seed).random(shape)[:, np.asarray(units)]
     kept = present & (draws >= rate)
-    # Where all would be hidden, the one with the greatest draw stays.
-    luckiest = np.argmax(np.where(present, draws, -1.0), axis=1)
-    none = present.any(axis=1) & ~kept.any(axis=1)
-    kept[none, luckiest[none]] = True
-    return kept
+    # Where all would be hidden, the unit with the greatest draw stays.
+    luckiest = np.where(present, draws, -1.0).max(axis=1, keepdims=True)
+    none = ~kept.any(axis=1, keepdims=True)
+    return kept | (present & none & (draws == luckiest))
+
+
+def units_of(modalities: Iterable[Hashable]) -> list[int]:
+    """A number for each input: the same where they look at the same modalities.
+
+    Example:
+    >>> units_of(["title", "title", "image"])
+    [0, 0, 1]
+    """
+    numbers: dict[Hashable, int] = {}
+    return [numbers.setdefault(x, len(numbers)) for x in modalities]

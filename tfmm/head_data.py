@@ -1,6 +1,6 @@
 """Stored outputs of several towers as what a head is trained and asked on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
@@ -30,12 +30,14 @@ def one_output(model: keras.Model, inputs: dict, size: int = 1_024) -> np.ndarra
     return np.concatenate([model(x).numpy() for x in array_batches(inputs, size)])
 
 
-def hide_towers(inputs: dict, rate: float, seed: tuple[int, int]) -> dict:
-    """Hides each tower from a random share of the products; never the last one."""
+def hide_towers(
+    inputs: dict, rate: float, seed: tuple[int, int], units: Sequence[int]
+) -> dict:
+    """Hides towers from a random share of the products; see `dataset.keep_some`."""
     if not rate:
         return inputs
     present = np.stack([x["present"] for x in inputs.values()], axis=1)
-    return hidden(inputs, keep_some(present, rate, (*seed, 2)))
+    return hidden(inputs, keep_some(present, rate, (*seed, 2), units))
 
 
 def hidden(inputs: dict, kept: np.ndarray) -> dict:

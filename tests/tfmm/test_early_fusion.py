@@ -46,7 +46,7 @@ def taught(model, made, epochs, rate=0.01, hidden=0.0, **own):
         run_eagerly=epochs == 1,
     )
     order = np.random.default_rng(0).permutation(len(targets))
-    inputs = hide_towers(dict(made.fit.inputs), hidden, (0, 0))
+    inputs = hide_towers(dict(made.fit.inputs), hidden, (0, 0), made.units)
     inputs = tf.nest.map_structure(lambda x: x[order], inputs)
     expected = {k: v[order] for k, v in lesson.targets.items()}
     if epochs:

@@ -12,6 +12,7 @@ import pytest
 from tiny import command
 
 from tfmm import audit, catalog, experiment, head_data, outputs, results, stages
+from tfmm.dataset import keep_some, units_of
 from tfmm.errors import RunError
 from tfmm.run import Run
 from tfmm.stages import answers
@@ -242,14 +243,29 @@ def test_hiding_towers_never_hides_the_last_one():
             ("b", np.arange(500) % 2 == 0),
         )
     }
-    hidden = head_data.hide_towers(inputs, 0.6, (0, 1))
+    hidden = head_data.hide_towers(inputs, 0.6, (0, 1), [0, 1])
     present = np.stack([x["present"] for x in hidden.values()])
     assert present.any(axis=0).all()
     assert not present[1, 1::2].any()
     assert 0.1 < 1 - present[0].mean() < 0.6
     np.testing.assert_array_equal(hidden["a"]["logits"][:, 0], present[0])
-    again = head_data.hide_towers(inputs, 0.6, (0, 1))
+    again = head_data.hide_towers(inputs, 0.6, (0, 1), [0, 1])
     np.testing.assert_array_equal(again["a"]["present"], present[0])
+
+
+def test_towers_of_one_modality_are_hidden_together():
+    present = np.ones((2_000, 3), bool)
+    present[:200, 1] = present[200:400, 2] = False
+    kept = keep_some(present, 0.4, (0,), units_of(["title", "title", "image"]))
+    assert kept.any(axis=1).all()
+    assert not (kept & ~present).any()
+    np.testing.assert_array_equal(kept[400:, 0], kept[400:, 1])
+    # 0.4, less half of the 0.16 where both modalities would be hidden.
+    assert 1 - kept[400:, 0].mean() == pytest.approx(0.32, abs=0.04)
+    assert 1 - kept[400:, 2].mean() == pytest.approx(0.32, abs=0.04)
+    alone = keep_some(present[200:400], 0.9, (0,), [0, 0, 1])
+    assert alone[:, :2].all()
+    assert not alone[:, 2].any()
 
 
 def test_heads_may_be_fitted_on_validation(fitted, catalog_file, tmp_path):

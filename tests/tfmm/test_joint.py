@@ -12,6 +12,7 @@ from tfmm.optimizers import optimizer
 from tfmm.results import OWN_LAYERS
 from tfmm.settings import CompactCnn, Joint, TextCnn
 from tfmm.towers import TOWERS
+from tfmm.train import set_trainable
 
 KEYS = {"words": "title", "looks": "image"}
 TASK = "single_label"
@@ -66,7 +67,8 @@ def built(settings, made=None):
     shapes = {
         name: TowerShape(x.output["features"].shape[1], 3) for name, x in made.items()
     }
-    problem = Problem(TASK, shapes, [0.1, -0.2, 0.3], 0, empty, empty)
+    modalities = {name: (key,) for name, key in KEYS.items()}
+    problem = Problem(TASK, shapes, modalities, [0.1, -0.2, 0.3], 0, empty, empty)
     return joint(settings, problem, made, KEYS), problem
 
 
@@ -111,6 +113,22 @@ def test_only_what_leads_to_the_features_is_in_the_network():
     }
     assert model.output["features"].shape == (None, 6)
     assert model.output["logits"].shape == (None, 3)
+
+
+def test_what_a_towers_own_training_froze_is_trained_at_its_rate():
+    made = towers()
+    backbone = keras.Sequential(
+        [keras.layers.Conv2D(4, 3, name="scene")], name="backbone"
+    )
+    image = keras.Input((32, 32, 3), name="image")
+    features = keras.layers.GlobalAveragePooling2D(name="features")(backbone(image))
+    outputs = {"features": features, "logits": keras.layers.Dense(3)(features)}
+    made["looks"] = keras.Model({"image": image}, outputs)
+    set_trainable(made["looks"], 0)
+    assert not backbone.trainable_weights
+    settings = settings_of(rate_factors={"looks": 0.5})
+    model, _ = built(settings, made)
+    assert set(rate_factors(settings, model)) == {id(x) for x in backbone.weights}
 
 
 def test_it_starts_from_the_weights_of_the_towers_it_is_given():

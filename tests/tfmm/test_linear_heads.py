@@ -38,7 +38,7 @@ def read_by_hand(task, inputs, function):
 def test_ridge_is_scikit_learns_on_the_same_products():
     made = problem("single_label")
     head = ridge(settings(RidgeSettings, "ridge", alphas=[1.0]), made)
-    inputs, targets = with_hidden(made.fit, made.seed)
+    inputs, targets = with_hidden(made.fit, made.units, made.seed)
     # One penalty to choose from: the choice is another test.
     fitted = Ridge(alpha=1.0).fit(
         read_by_hand("single_label", inputs, lambda x: softmax(x, axis=-1)),
@@ -83,7 +83,7 @@ def test_a_logistic_stack_towards_zero_is_scikit_learns(task):
         "single_label": lambda x: log_softmax(x, axis=-1),
         "multi_label": lambda x: np.clip(x, -12, 12),
     }[task]
-    inputs, targets = with_hidden(made.fit, made.seed)
+    inputs, targets = with_hidden(made.fit, made.units, made.seed)
     hot = targets if task == "multi_label" else metrics.one_hot(targets, 4)
     weights = np.repeat([1.0, HIDDEN_WEIGHT], len(made.fit.targets))
     seen = Regression(

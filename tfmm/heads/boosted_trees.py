@@ -48,7 +48,7 @@ def boosted_trees(
 
     Boosting stops by the log loss of `problem.held_out`, from which nothing else is
     learnt. So that absence is learnt, `num_augmented` copies of the products are
-    added in which every tower is hidden with probability 1/2, the last one never;
+    added in which every modality is hidden with probability 1/2, the last one never;
     copies in which nothing came to be hidden are left out.
 
     Args:
@@ -65,7 +65,7 @@ def boosted_trees(
     Reference:
     - Verma et al. 2020, "Boosted late fusion".
     """
-    fit = _with_hidden_towers(problem.fit, settings.num_augmented, problem.seed)
+    fit = _with_hidden_towers(problem, settings.num_augmented)
     towers = head_inputs(problem.shapes)
     if settings.form == "per_label":
         logits = _per_label(settings, problem, fit, towers)
@@ -254,13 +254,14 @@ def _grow(
     return TreeEnsemble.holding(read_trees(text), name="trees")
 
 
-def _with_hidden_towers(examples: Examples, copies: int, seed: int) -> Examples:
+def _with_hidden_towers(problem: Problem, copies: int) -> Examples:
     """The products, and copies of them in which towers are hidden at random."""
+    examples = problem.fit
     inputs = dict(examples.inputs)
     present = np.stack([tower["present"] for tower in inputs.values()], axis=1)
     parts = [(np.arange(len(present)), present)]
     for copy in range(copies):
-        stays = keep_some(present, HIDE_RATE, (seed, 4, copy))
+        stays = keep_some(present, HIDE_RATE, (problem.seed, 4, copy), problem.units)
         changed = np.flatnonzero((stays != present).any(axis=1))
         parts.append((changed, stays[changed]))
     rows, stays = (np.concatenate(part) for part in zip(*parts, strict=True))

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfmm.dataset import units_of
 from tfmm.metrics import PROBABILITY_FLOOR
 
 
@@ -46,6 +47,8 @@ class Problem:
     Attributes:
         task: `single_label` or `multi_label`.
         shapes: The towers' shapes, by name, in order.
+        modalities: Tower -> the modalities that it looks at; in training those of the
+            same ones are hidden together.
         prior_logits: `C` logits for products that no tower sees.
         seed: Of every random draw.
         fit: What it is fitted on; of no products for a rule.
@@ -54,10 +57,16 @@ class Problem:
 
     task: str
     shapes: Mapping[str, TowerShape]
+    modalities: Mapping[str, tuple[str, ...]]
     prior_logits: Sequence[float]
     seed: int
     fit: Examples
     held_out: Examples
+
+    @property
+    def units(self) -> list[int]:
+        """For each tower a number, the same for those of the same modalities."""
+        return units_of(self.modalities[name] for name in self.shapes)
 
 
 @dataclass(frozen=True)

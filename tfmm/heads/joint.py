@@ -8,6 +8,7 @@ from keras import layers, ops
 from tfmm.heads.early_fusion import fuse
 from tfmm.heads.inputs import Problem
 from tfmm.settings import Joint
+from tfmm.train import set_trainable
 
 
 def joint(
@@ -20,7 +21,8 @@ def joint(
 
     Towers are layers of the model, called `TOWER_tower`, and end at their features:
     their own logits are left out, and with them what is between the two. The model
-    shares the weights of the `towers` it is given, trained ones or new ones.
+    shares the weights of the `towers` it is given, trained ones or new ones, and trains
+    all of their backbones, whatever their own training froze.
 
     Features change as towers are trained. So they are not brought to a fixed mean, but
     each product's to mean 0 and deviation 1 over its own numbers. Where a tower is
@@ -58,7 +60,10 @@ def joint(
     inputs |= {f"{name}_present": flag for name, flag in present.items()}
     together = ops.stack(list(present.values()), axis=1)
     outputs = fuse(settings, problem.prior_logits, vectors, together)
-    return keras.Model(inputs, outputs)
+    model = keras.Model(inputs, outputs)
+    # Trained towers come with the layers frozen that their own training froze.
+    set_trainable(model, "all")
+    return model
 
 
 def rate_factors(settings: Joint, model: keras.Model) -> dict[int, float]:

@@ -1,5 +1,6 @@
 """What heads share that are one linear map of what all towers say."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import keras
@@ -12,19 +13,26 @@ from tfmm.heads.inputs import Examples, HeadInputs, Problem, head_inputs
 from tfmm.layers.prior_when_absent import PriorWhenAbsent
 from tfmm.layers.unit_features import UnitFeatures
 
-# Chance of a tower to be hidden from the second copy of a product.
+# Chance of a modality to be hidden from the second copy of a product.
 HIDDEN_RATE = 0.3
 
 
-def with_hidden(examples: Examples, seed: int) -> tuple[dict, np.ndarray]:
+def with_hidden(
+    examples: Examples, units: Sequence[int], seed: int
+) -> tuple[dict, np.ndarray]:
     """The products, and once more with towers hidden at random, to learn absence.
+
+    Args:
+        examples: The products.
+        units: As in `tfmm.dataset.keep_some`.
+        seed: Of the draws.
 
     Returns:
         Inputs of `2 n` products, the copies last, and their targets.
     """
     inputs = dict(examples.inputs)
     present = np.stack([x["present"] for x in inputs.values()], axis=1)
-    copies = hidden(inputs, keep_some(present, HIDDEN_RATE, (seed, 3)))
+    copies = hidden(inputs, keep_some(present, HIDDEN_RATE, (seed, 3), units))
     both = {
         tower: {
             key: np.concatenate([values, copies[tower][key]])

@@ -64,7 +64,7 @@ def logistic_stack(settings: LogisticStack, problem: Problem) -> keras.Model:
             return ops.maximum(ops.log_softmax(logits, axis=-1), LOWEST)
         return ops.clip(logits, LOWEST, -LOWEST)
 
-    inputs, targets = with_hidden(fit, problem.seed)
+    inputs, targets = with_hidden(fit, problem.units, problem.seed)
     num_labels, num_products = len(problem.prior_logits), len(fit.targets)
     if task == "single_label":
         targets = metrics.one_hot(targets, num_labels)
@@ -189,7 +189,7 @@ def _best_strength(
     Strengths are tried from the least on, each from where the one before arrived, and
     no further once the loss grows.
     """
-    strengths = sorted(settings.strengths)
+    strengths = settings.strengths_to_try
     if len(strengths) == 1:
         return strengths[0]
     count = len(problem.fit.targets)

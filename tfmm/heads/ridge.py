@@ -45,7 +45,7 @@ def ridge(settings: Ridge, problem: Problem) -> keras.Model:
     """
     task = problem.task
     read = partial(to_probabilities, task)
-    inputs, targets = with_hidden(problem.fit, problem.seed)
+    inputs, targets = with_hidden(problem.fit, problem.units, problem.seed)
     if task == "single_label":
         targets = metrics.one_hot(targets, len(problem.prior_logits))
     matrix = np.float64(reader(problem, read)(inputs))

@@ -1,6 +1,6 @@
 """Fitting one head on stored outputs, or a joint network on the products."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import keras
 import numpy as np
@@ -63,11 +63,18 @@ def _problem(run: Run, settings: Experiment, name: str) -> Problem:
             heard: TowerShape(values["features"].shape[1], values["logits"].shape[1])
             for heard, values in fit.inputs.items()
         },
+        modalities=_modalities(settings, fit.inputs),
         prior_logits=results.prior_logits(run, settings),
         seed=settings.seed,
         fit=fit,
         held_out=held_out,
     )
+
+
+def _modalities(
+    settings: Experiment, heard: Iterable[str]
+) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(settings.modalities_of(name)) for name in heard}
 
 
 def _some(examples: Examples, rows: np.ndarray) -> Examples:
@@ -114,7 +121,7 @@ def fit(
     def epoch_data(epoch: int) -> tf.data.Dataset:
         seed = (problem.seed, epoch)
         rate = getattr(head, "modality_dropout", 0.0)
-        seen = hide_towers(dict(fit_on.inputs), rate, seed)
+        seen = hide_towers(dict(fit_on.inputs), rate, seed, problem.units)
         return dataset.arrays_epoch(
             seen, lesson.targets, head.batch_size, seed, lesson.weights
         )
@@ -159,6 +166,7 @@ def _fit_joint(
             x: TowerShape(*(model.output[y].shape[1] for y in ("features", "logits")))
             for x, model in towers.items()
         },
+        modalities=_modalities(settings, towers),
         prior_logits=results.prior_logits(run, settings),
         seed=settings.seed,
         fit=seen,

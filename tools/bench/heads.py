@@ -104,6 +104,7 @@ def heads(
     problem = Problem(
         task=task,
         shapes={name: TowerShape(FEATURES, labels) for name in made[0].inputs},
+        modalities={name: (name,) for name in made[0].inputs},
         prior_logits=[0.0] * labels,
         seed=0,
         fit=made[0],

@@ -132,7 +132,8 @@ class Joint(FeatureFusion):
 
     model: Literal["joint"] = key(help="The network.")
     towers: Annotated[list[Name], Field(min_length=2)] = key(
-        help="Towers of one modality each that become parts of it."
+        help="Towers of one modality each that become parts of it. All of their layers "
+        "train; their trainable_layers, stages and character_noise have no part in it."
     )
     start_from: Literal["towers", "scratch"] = key(
         "towers", "The trained towers' weights, or new ones."

@@ -29,10 +29,17 @@ class LogisticStack(FittedHead):
         "Where the penalty holds the weights: at a product of the towers with a fitted "
         "power each, or at zero, the common stack.",
     )
-    strengths: Strengths = key(
-        [0.0001, 0.001, 0.01, 0.1],
-        "Inverse penalties (scikit-learn's C); inner cross-validation chooses.",
+    strengths: Strengths | None = key(
+        None,
+        "Inverse penalties (scikit-learn's C); inner cross-validation chooses. Absent: "
+        "0.0001 to 0.1 (product), 0.001 to 10 (zero), each ten times the one before.",
     )
     inner_folds: Annotated[Count, Field(ge=2)] = key(
         3, "Parts of the inner cross-validation; groups stay whole."
     )
+
+    @property
+    def strengths_to_try(self) -> list[float]:
+        """`strengths`, ascending, or what stands for them."""
+        powers = range(-4, 0) if self.shrink_to == "product" else range(-3, 2)
+        return sorted(self.strengths or [10.0**power for power in powers])
