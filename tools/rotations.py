@@ -8,9 +8,15 @@ every product once, groups whole, and each by towers and heads that never saw it
 runs are kept as `TO/0` to `TO/k-1`, ready ones are not made again, and `TO/report`
 measures the joined answers as if they were of one run: figures, intervals, groups,
 modalities missing.
+
+A product that one turn tests is one that another turn validates on. So no head is
+called the best by its mean over all turns. The best is what a user would have had: in
+each turn the head that is best on that turn's `validation`, as one more head of the
+report.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -20,10 +26,14 @@ import typer
 from tfmm import experiment, outputs
 from tfmm import fit as fitting
 from tfmm.errors import ExperimentError, command_line
+from tfmm.experiment import Experiment
 from tfmm.report import numbers, page
 from tfmm.report.said import Said, read
 from tfmm.results import read_outputs
-from tfmm.run import Run, write_json
+from tfmm.run import Run, read_json, write_json
+
+# No head can have this name.
+CHOSEN = "best of each turn"
 
 
 def joined(parts: Sequence[Said]) -> Said:
@@ -45,6 +55,7 @@ def joined(parts: Sequence[Said]) -> Said:
             for place in (0, 1)
         )
         for case in first.cases
+        if all(case in part.cases for part in parts)
     }
     return Said(
         kind=first.kind,
@@ -66,6 +77,28 @@ def _about(parts: Sequence[Said]) -> dict[str, float]:
         for key in parts[0].about
         if all(key in part.about for part in parts)
     }
+
+
+def chosen(runs: Sequence[Run], settings: Sequence[Experiment]) -> Said | None:
+    """What the heads say that each run's own report calls the best, if all have one."""
+    names = [
+        read_json(run.report("test") / "report.json").get("best_head") for run in runs
+    ]
+    if None in names:
+        return None
+    parts = [
+        read(run, own, name, "test")
+        for run, own, name in zip(runs, settings, names, strict=True)
+    ]
+    heard = {tower for part in parts for tower in part.towers}
+    return replace(
+        joined(parts),
+        model=f"chosen by each turn's validation: {', '.join(names)}",
+        towers=tuple(tower for tower in settings[0].towers if tower in heard),
+        validation=None,
+        fit_on=tuple(sorted({split for part in parts for split in part.fit_on})),
+        about={},
+    )
 
 
 def pooled(runs: Sequence[Run]) -> dict:
@@ -97,7 +130,7 @@ def pooled(runs: Sequence[Run]) -> dict:
         raise ExperimentError(
             "the runs test some products twice; a split column does not turn"
         )
-    models: Mapping[str, Said] = {
+    models: dict[str, Said] = {
         name: joined(
             [
                 read(run, own, name, "test")
@@ -106,7 +139,10 @@ def pooled(runs: Sequence[Run]) -> dict:
         )
         for name in (*settings[0].towers, *settings[0].heads)
     }
-    return numbers.measure(
+    best = chosen(runs, settings)
+    if best is not None:
+        models[CHOSEN] = best
+    report = numbers.measure(
         "test",
         settings[0].catalog.task,
         np.concatenate(targets),
@@ -114,6 +150,8 @@ def pooled(runs: Sequence[Run]) -> dict:
         settings[0].seed,
         models,
     )
+    report.pop("best_head", None)
+    return {**report, **({} if best is None else {"best_head": CHOSEN})}
 
 
 def rotations(

@@ -43,6 +43,17 @@ def test_every_product_is_tested_once_and_measured_together(turned):
     if None not in temperatures:
         assert pooled["temperature"] == pytest.approx(np.mean(temperatures))
     assert report["models"]["title"]["epochs"] == 1
+    best = [
+        json.loads((run.report("test") / "report.json").read_text())["best_head"]
+        for run in runs
+    ]
+    assert report["best_head"] == "best of each turn"
+    own = report["models"]["best of each turn"]
+    assert own["model"].endswith(", ".join(best))
+    assert "validation" not in own
+    if best[0] == best[1]:
+        assert own["top1"] == report["models"][best[0]]["top1"]
+    assert "best of each turn" not in report["ranking"]
     assert set(pooled["missing"]) == {"all", "without_title", "without_image"}
     assert (turned / "report" / "index.html").is_file()
 

@@ -1,13 +1,12 @@
-"""Compiled trees beside `lightgbm.predict`, and what the shared booster takes to fit.
+"""Compiled trees beside `lightgbm.predict`.
 
     python tools/bench/boosted_trees.py [--labels 27] [--rounds 100]
 
 Two ensembles on the same made-up rows: one tree a label and round (paper D's form, of
 four columns a label), and a single small set of trees as the shared form has. Both
 programs answer the same batches in turn, on all cores; printed are the medians' ratio,
-compiled by LightGBM, and the greatest difference of raw scores. Then the head
-itself: seconds and memory of fitting the shared form on 10,000 products, 100 labels and
-3 towers (`tools/bench/heads.py --only boosted_trees`).
+compiled by LightGBM, and the greatest difference of raw scores. How long the head takes
+to be fitted: `tools/bench/heads.py --only boosted_trees`.
 """
 
 import statistics
@@ -23,9 +22,11 @@ import typer
 
 from tfmm.errors import command_line
 from tfmm.layers.tree_ensemble import TreeEnsemble
+from tfmm.settings import BoostedTrees
 from tfmm.trees import read_trees
 
 BATCHES = (1, 32, 256)
+DEFAULTS = BoostedTrees(model="boosted_trees", towers=["title", "image"])
 TURNS = 15
 
 
@@ -39,7 +40,8 @@ def grow(labels: int, rounds: int, columns: int) -> lightgbm.Booster:
     return lightgbm.train(
         {
             **(objective if labels > 2 else {"objective": "binary"}),
-            **{"num_leaves": 15, "max_depth": 6, "verbosity": -1, "seed": 0},
+            **{"num_leaves": DEFAULTS.num_leaves, "max_depth": DEFAULTS.max_depth},
+            **{"verbosity": -1, "seed": 0},
         },
         lightgbm.Dataset(rows, truth),
         rounds,
