@@ -52,6 +52,11 @@ class Calibration:
         scaled = np.asarray(logits, np.float32) * np.float32(self.scales)
         return scaled + np.float32(self.shifts)
 
+    def undone(self, logits: np.ndarray) -> np.ndarray:
+        """The logits that `apply` makes these of, float32 `(n, C)`."""
+        shifted = np.asarray(logits, np.float32) - np.float32(self.shifts)
+        return shifted / np.float32(self.scales)
+
 
 def fit(
     task: str,

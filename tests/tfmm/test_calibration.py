@@ -167,6 +167,17 @@ def test_a_model_of_constant_logits_is_shifted_to_the_shares():
     assert expit(found.shifts[1]) == pytest.approx(0.1, abs=0.05)
 
 
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+def test_what_one_model_says_is_put_in_the_logits_of_another(task):
+    """The kept tower's calibration makes of stored logits what a fold's own would."""
+    targets, logits = drawn(task, 3.0)
+    of_fold = calibration.fit(task, targets, logits, "")
+    kept = calibration.fit(task, targets, logits / 5 + 0.2, "")
+    stored = kept.undone(of_fold.apply(logits))
+    np.testing.assert_allclose(kept.apply(stored), of_fold.apply(logits), atol=1e-5)
+    assert np.abs(stored - logits).max() > 0.5
+
+
 def test_platt_is_refused_for_a_softmax():
     targets, logits = drawn("single_label", 1.0, num=5)
     platt = CalibrationSettings(method="platt")

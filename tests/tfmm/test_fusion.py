@@ -5,8 +5,7 @@ import pytest
 import tensorflow as tf
 from tiny import EXPERIMENT, command
 
-from tfmm import audit, classifier, experiment, metrics, outputs, results
-from tfmm.calibration import fit
+from tfmm import audit, classifier, experiment, metrics, results
 from tfmm.errors import ExperimentError, RunError
 from tfmm.fusion import Fusion
 from tfmm.run import Run
@@ -68,18 +67,6 @@ def test_every_training_product_is_answered_by_a_tower_that_never_saw_it(folded)
             different = (held_out.logits != kept.logits).any(axis=1)
             assert different[kept.present].all()
     assert not folded.fold("title", 0).parent.exists()
-
-
-def test_folds_are_calibrated_each_by_itself(folded):
-    """The kept tower's calibration makes of a fold's logits what its own would."""
-    settings = folded.read_experiment()
-    task = settings.catalog.task
-    stored = results.read_outputs(folded, settings, "title", "train_oof")
-    targets, _ = outputs.read_targets(folded.outputs, "train_oof")
-    said = results.calibrated(folded, settings, "title", stored)["logits"]
-    again = fit(task, targets[stored.present], said[stored.present], "")
-    assert all(0.2 < scale < 5 for scale in again.scales)
-    assert np.isfinite(metrics.log_loss(task, targets, said))
 
 
 def test_a_head_is_fitted_on_several_splits(folded):

@@ -261,8 +261,7 @@ def _one_fold(
     )
     kept_one = results.read_calibration(run, settings, name)
     result = ask(asked)
-    applied = own.apply(result["logits"])
-    result["logits"] = (applied - kept_one.shifts) / np.float32(kept_one.scales)
+    result["logits"] = kept_one.undone(own.apply(result["logits"]))
     with replacing(file) as partial_file, partial_file.open("wb") as opened:
         np.savez(opened, mark=mark, **result)
     train.forget_checkpoint(places)
