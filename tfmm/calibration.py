@@ -312,7 +312,7 @@ def write(path: Path, calibration: Calibration) -> None:
     write_json(path, asdict(calibration))
 
 
-def read(path: Path, fingerprint: str) -> Calibration:
+def read(path: Path, fingerprint: str, num_labels: int) -> Calibration:
     """Reads a calibration; `RunError` if damaged or fitted on other outputs."""
     content = read_json(path)
     try:
@@ -320,7 +320,11 @@ def read(path: Path, fingerprint: str) -> Calibration:
             name: tuple(content[name]) for name in ("scales", "shifts", "thresholds")
         }
         found = Calibration(**{**content, **lists})
-    except (KeyError, TypeError):
+        numbers = np.array(list(lists.values()))  # refuses different lengths
+        good = numbers.dtype.kind in "fi" and numbers.shape[1] == num_labels
+        if not good or not np.isfinite(numbers).all() or (numbers[0] <= 0).any():
+            raise ValueError
+    except (KeyError, TypeError, ValueError):
         raise RunError(
             f"{path}: not what a calibration file holds; run tfmm.fit --resume"
         ) from None

@@ -323,6 +323,13 @@ def _labels(table: Table, settings: Experiment) -> list[tuple[str, ...]]:
             except CatalogError as error:
                 raise CatalogError(f"{table.where(row)}: {column!r}: {error}") from None
         result.append(names)
+    mark = options.path_separator
+    of_paths = options.hierarchy == "consistent"
+    if of_paths and not any(mark in name for names in result for name in names):
+        raise CatalogError(
+            f"{table.path}: {column!r}: hierarchy = 'consistent' and no label has "
+            f"another above it; expected paths with {mark!r} between their steps"
+        )
     return result
 
 

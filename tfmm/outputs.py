@@ -4,14 +4,16 @@ outputs/MODEL/SPLIT/ids.npy         (n,)    strings
 outputs/MODEL/SPLIT/features.npy    (n, d)  float32, zeros where absent
 outputs/MODEL/SPLIT/logits.npy      (n, C)  float32, zeros where absent
 outputs/MODEL/SPLIT/present.npy     (n,)    bool
-outputs/MODEL/SPLIT/store.json      the fingerprint and the shapes
+outputs/MODEL/SPLIT/store.json      the fingerprint, the shapes, a sum of each file
 outputs/MODEL/SPLIT.cases/          the same with modalities hidden: CASE.npz
 outputs/targets/SPLIT.npy           (n, C) float32 or (n,) int32; past 1,000
                                     labels of multi_label SPLIT.npz (SciPy CSR)
-outputs/targets/SPLIT.json          the catalog's fingerprint
+outputs/targets/SPLIT.json          the catalog's fingerprint, and a sum
 outputs/targets/SPLIT.groups.npy    (n,)    int32, the same for one group
 """
 
+import functools
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from tfmm.errors import RunError
 from tfmm.run import read_json, replacing, write_json
 
 DENSE_LABELS = 1_000
+ARRAYS = ("ids", "features", "logits", "present")
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,9 @@ def write(
         for key, array in arrays.items():
             array.flush()
             shapes[key] = list(array.shape)
-        write_json(
-            partial / "store.json", {"fingerprint": fingerprint, "shapes": shapes}
-        )
+        sums = {key: _sum(partial / f"{key}.npy") for key in ARRAYS}
+        about = {"fingerprint": fingerprint, "shapes": shapes, "sums": sums}
+        write_json(partial / "store.json", about)
 
 
 def read(directory: Path, fingerprint: str) -> Outputs:
@@ -112,6 +115,7 @@ def read(directory: Path, fingerprint: str) -> Outputs:
     try:
         found = store["fingerprint"]
         shapes = {key: tuple(store["shapes"][key]) for key in ("features", "logits")}
+        sums = {key: store["sums"][key] for key in ARRAYS}
     except (KeyError, TypeError):
         raise RunError(f"{file}: not what an outputs store holds") from None
     if found != fingerprint:
@@ -119,10 +123,7 @@ def read(directory: Path, fingerprint: str) -> Outputs:
             f"{directory}: stale: made from another model, experiment or catalog "
             f"({found}, not {fingerprint}); run tfmm.fit --resume"
         )
-    arrays = {
-        key: _open(directory / f"{key}.npy")
-        for key in ("ids", "features", "logits", "present")
-    }
+    arrays = {key: _open(directory / f"{key}.npy") for key in ARRAYS}
     for key, array in arrays.items():
         expected = shapes.get(key, shapes["logits"][:1])
         if array.shape != expected:
@@ -130,6 +131,7 @@ def read(directory: Path, fingerprint: str) -> Outputs:
                 f"{directory / key}.npy: truncated or replaced: shape {array.shape}, "
                 f"not {expected}"
             )
+        _check_sum(directory / f"{key}.npy", sums[key])
     return Outputs(**arrays)
 
 
@@ -173,6 +175,27 @@ def read_cases(directory: Path, fingerprint: str) -> dict[str, dict[str, np.ndar
     return result
 
 
+def _sum(path: Path) -> int:
+    """CRC-32 of a file, 0 without one."""
+    found = 0
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            found = zlib.crc32(block, found)
+    return found
+
+
+@functools.lru_cache(maxsize=1_024)
+def _known_sum(path: Path, changed: int, size: int) -> int:
+    """The same, read once for as long as the file is not touched."""
+    return _sum(path)
+
+
+def _check_sum(path: Path, expected: int) -> None:
+    about = path.stat()
+    if _known_sum(path, about.st_mtime_ns, about.st_size) != expected:
+        raise RunError(f"{path}: damaged: not what was written; run tfmm.fit --resume")
+
+
 def _open(path: Path) -> np.ndarray:
     try:
         return np.lib.format.open_memmap(path, mode="r")
@@ -192,7 +215,11 @@ def write_targets(
             scipy.sparse.save_npz(file, scipy.sparse.csr_matrix(targets))
         else:
             np.save(file, targets)
-    info = {"catalog": catalog_fingerprint, "shape": list(targets.shape)}
+    info = {
+        "catalog": catalog_fingerprint,
+        "shape": list(targets.shape),
+        "sum": _sum(path),
+    }
     write_json(outputs / "targets" / f"{split}.json", info)
 
 
@@ -206,6 +233,7 @@ def read_targets(outputs: Path, split: str) -> tuple[np.ndarray, str]:
     info = read_json(file)
     try:
         shape, catalog_fingerprint = tuple(info["shape"]), info["catalog"]
+        expected = info["sum"]
     except (KeyError, TypeError):
         raise RunError(f"{file}: not what an outputs store holds") from None
     path = _targets_file(outputs, split, shape)
@@ -223,6 +251,7 @@ def read_targets(outputs: Path, split: str) -> tuple[np.ndarray, str]:
         raise RunError(
             f"{path}: truncated or replaced: shape {targets.shape}, not {shape}"
         )
+    _check_sum(path, expected)
     return targets, catalog_fingerprint
 
 
@@ -235,8 +264,20 @@ def write_groups(outputs: Path, split: str, groups: np.ndarray) -> None:
 
 
 def read_groups(outputs: Path, split: str) -> np.ndarray:
-    """int32 `(n,)`: the number of each product's group, from 0 without gaps."""
-    return np.asarray(_open(outputs / "targets" / f"{split}.groups.npy"))
+    """int32 `(n,)`: the number of each product's group, from 0 without gaps.
+
+    Raises:
+        RunError: If they are not there, or not of the products of the split.
+    """
+    path = outputs / "targets" / f"{split}.groups.npy"
+    groups = np.asarray(_open(path))
+    products = len(read_targets(outputs, split)[0])
+    numbers = np.unique(groups)
+    if groups.shape != (products,) or not np.array_equal(
+        numbers, np.arange(len(numbers))
+    ):
+        raise RunError(f"{path}: damaged: expected a number for each of {products}")
+    return groups
 
 
 def _targets_file(outputs: Path, split: str, shape: tuple[int, ...]) -> Path:

@@ -81,7 +81,7 @@ def calibration_fingerprint(run: Run, settings: Experiment, name: str) -> str:
 def read_calibration(run: Run, settings: Experiment, name: str) -> Calibration:
     """A model's calibration; `RunError` if missing or stale."""
     mark = calibration_fingerprint(run, settings, name)
-    return calibration.read(run.calibration_file(name), mark)
+    return calibration.read(run.calibration_file(name), mark, len(run.read_labels()))
 
 
 def hierarchy(run: Run, settings: Experiment) -> Hierarchy | None:

@@ -27,6 +27,12 @@ def splits(
                 f"{table.where(row)}: {options.split!r} names an unknown split. "
                 f"Received: {name!r}{did_you_mean(name, SPLITS)}"
             )
+        if name and options.rotation:
+            raise CatalogError(
+                f"{table.where(row)}: {options.split!r} says {name!r}, which no "
+                f"rotation turns; expected an empty column, or rotation = 0. Received: "
+                f"rotation = {options.rotation:g}"
+            )
         if name:
             homes.setdefault(str(group), set()).add(name)
 

@@ -6,7 +6,7 @@ import pytest
 from fused import NAMES, answer, examples, problem
 
 from tfmm import metrics, train
-from tfmm.errors import ExperimentError
+from tfmm.errors import ExperimentError, RunError
 from tfmm.heads.boosted_trees import boosted_trees
 from tfmm.layers import LAYERS
 from tfmm.settings import BoostedTrees
@@ -93,3 +93,10 @@ def test_the_same_seed_grows_the_same_trees_and_they_survive_saving(tmp_path):
         answer(loaded, towers.fit.inputs)["logits"],
         answer(heads[0], towers.fit.inputs)["logits"],
     )
+
+
+@pytest.mark.parametrize("form", ["shared", "per_label"])
+def test_products_that_fill_no_leaf_are_one_clear_error(form):
+    few = settings(form=form, min_products_per_leaf=100_000)
+    with pytest.raises(RunError, match=r"finds no split; .* leaf = 100000"):
+        boosted_trees(few, made("single_label"))

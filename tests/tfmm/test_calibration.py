@@ -351,7 +351,7 @@ def test_labels_keep_a_precision_each():
 
 def refusal(path, mark):
     with pytest.raises(RunError) as caught:
-        calibration.read(path, mark)
+        calibration.read(path, mark, 2)
     return str(caught.value).removeprefix(f"{path}: ")
 
 
@@ -359,16 +359,21 @@ def test_a_calibration_is_read_as_written_and_refused_when_stale(tmp_path):
     path = tmp_path / "calibration.json"
     fitted = Calibration("mark", (1.25, 0.5), (0.0, 0.5), (0.1, 0.2), None)
     calibration.write(path, fitted)
-    assert calibration.read(path, "mark") == fitted
+    assert calibration.read(path, "mark", 2) == fitted
     assert refusal(path, "other") == "stale; run tfmm.fit --resume"
 
 
 def test_a_foreign_calibration_is_refused_by_name(tmp_path):
     path = tmp_path / "calibration.json"
-    lists = {key: [0.5] for key in ("scales", "shifts", "thresholds")}
+    lists = {key: [0.5, 0.5] for key in ("scales", "shifts", "thresholds")}
     whole = {"fingerprint": "mark", "temperature": 1.0, **lists}
     missing = [{k: v for k, v in whole.items() if k != key} for key in whole]
-    for content in ([], {}, {**whole, "more": 1}, {**whole, "thresholds": 1}, *missing):
+    wrong = [
+        *({"more": 1}, {"thresholds": 1}, {"thresholds": []}, {"scales": "12"}),
+        *({"scales": [1.0, -1.0]}, {"shifts": [0.5]}, {"shifts": ["a", "b"]}),
+    ]
+    damaged = [{**whole, **change} for change in wrong]
+    for content in ([], {}, *damaged, *missing):
         write_json(path, content)
         assert refusal(path, "mark") == (
             "not what a calibration file holds; run tfmm.fit --resume"

@@ -363,6 +363,9 @@ def test_set_cannot_smuggle_in_a_second_key(file):
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
+        ("catalog.path_separator='/'", "'path_separator' needs hierarchy"),
+        ("catalog={task='multi_label',hierarchy='consistent',path_separator='|'}",
+         "'path_separator' must differ from 'label_separator'"),
         ("calibration={target_precision=0.8}", "'target_precision' needs"),
         ("heads.boosted={model='boosted_trees',towers=['title','image'],"
          "form='per_label',num_candidates=3}", "'num_candidates' needs"),

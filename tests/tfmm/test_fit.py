@@ -329,6 +329,7 @@ def test_validation_is_cut_between_groups(fitted, tmp_path):
     shutil.copytree(fitted, run)
     place = Run(run)
     groups = np.arange(100) // 4
+    outputs.write_targets(place.outputs, "validation", np.ones((100, 4)), "")
     outputs.write_groups(place.outputs, "validation", groups)
     rows, rest = answers.cut_validation(place, place.read_experiment())
     assert len(rows) + len(rest) == 100

@@ -221,9 +221,9 @@ def test_more_folds_than_groups_is_found_before_any_training(
     run = tmp_path / "run"
     done = command(
         *("-m", "tfmm.fit", experiment_file, "--catalog", catalog_file, "--run", run),
-        *("--set", "catalog.folds=500"),
+        *("--set", "catalog.folds=100"),
     )
     assert done.returncode == 2
-    assert "of 500 folds of the training groups, " in done.stderr
+    assert "of 100 folds of the training groups, " in done.stderr
     assert "have no product for title; expected fewer folds or more" in done.stderr
     assert not run.exists()

@@ -122,3 +122,15 @@ def test_the_bundle_answers_as_the_run(run, catalog_of_paths, tmp_path):
         assert done.returncode == 0, done.stderr
         tables.append(to.read_text())
     assert tables[0] == tables[1]
+
+
+def test_labels_that_are_no_paths_are_refused(catalog_file, experiment_file, tmp_path):
+    done = command(
+        *("-m", "tfmm.fit", experiment_file, "--catalog", catalog_file),
+        *("--run", tmp_path / "run", "--set", "catalog.hierarchy=consistent"),
+    )
+    assert done.returncode == 2
+    assert "'labels': hierarchy = 'consistent' and no label has another above" in (
+        done.stderr
+    )
+    assert not (tmp_path / "run").exists()

@@ -66,3 +66,19 @@ def test_a_share_that_no_turns_fill_is_refused(catalog_file, experiment_file, tm
     assert done.returncode == 2
     assert "expected a test share of 1/2, 1/3, ... Received: 0.15" in done.stderr
     assert not (tmp_path / "to").exists()
+
+
+def test_a_split_column_is_found_before_any_training(catalog_file, tmp_path):
+    catalog = catalog_file.with_name("with_splits.csv")
+    header, *rows = catalog_file.read_text().splitlines()
+    lines = [f"{header},split", *(f"{row},train" for row in rows)]
+    catalog.write_text("\n".join(lines))
+    file = tmp_path / "experiment.toml"
+    file.write_text(EXPERIMENT)
+    done = command(
+        *("tools/rotations.py", file, "--catalog", catalog, "--to", tmp_path / "to"),
+        *("--set", SPLITS),
+    )
+    assert done.returncode == 2
+    assert "'split' says 'train', which no rotation turns" in done.stderr
+    assert "epoch" not in done.stdout + done.stderr

@@ -10,7 +10,7 @@ from keras import ops
 
 from tfmm import metrics
 from tfmm.dataset import keep_some
-from tfmm.errors import ExperimentError
+from tfmm.errors import ExperimentError, RunError
 from tfmm.head_data import hidden, one_output, take
 from tfmm.heads.candidates import candidates
 from tfmm.heads.inputs import (
@@ -228,7 +228,30 @@ def _grow(
     loss: Callable,
 ) -> TreeEnsemble:
     """Boosts until `loss` no longer falls, and compiles the trees up to its best."""
-    booster = lightgbm.train(
+    try:
+        booster = _boosted(settings, seed, options, fit, held_out, loss)
+        splits = booster.feature_importance("split").sum()
+    except lightgbm.basic.LightGBMError:  # no column could be split
+        splits = 0
+    if not splits:
+        raise RunError(
+            "boosted_trees finds no split; expected more products to fit on, or fewer "
+            "min_products_per_leaf. Received: "
+            f"min_products_per_leaf = {settings.min_products_per_leaf}"
+        )
+    text = booster.model_to_string(num_iteration=booster.best_iteration)
+    return TreeEnsemble.holding(read_trees(text), name="trees")
+
+
+def _boosted(
+    settings: BoostedTrees,
+    seed: int,
+    options: dict,
+    fit: lightgbm.Dataset,
+    held_out: lightgbm.Dataset,
+    loss: Callable,
+) -> lightgbm.Booster:
+    return lightgbm.train(
         {
             "learning_rate": settings.learning_rate,
             "num_leaves": settings.num_leaves,
@@ -250,8 +273,6 @@ def _grow(
         feval=loss,
         callbacks=[lightgbm.early_stopping(settings.patience_rounds, verbose=False)],
     )
-    text = booster.model_to_string(num_iteration=booster.best_iteration)
-    return TreeEnsemble.holding(read_trees(text), name="trees")
 
 
 def _with_hidden_towers(problem: Problem, copies: int) -> Examples:

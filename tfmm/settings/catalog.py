@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tfmm.settings.base import Count, CountOrZero, Name, Rate, Table, key
+from tfmm.settings.base import Count, Name, Rate, Table, key
 
 
 class Splits(Table):
@@ -59,7 +59,7 @@ class Catalog(Table):
         "How far the shares are turned: with 0, 0.2, 0.4, 0.6 and 0.8 and a test share "
         "of 0.2, five runs test every product once. Not of a split column.",
     )
-    folds: CountOrZero = key(
+    folds: Annotated[int, Field(ge=0, le=100)] = key(
         0,
         "Parts that the training products are cut into, groups whole. Every tower is "
         "trained once more without each part, which gives heads outputs of products "
@@ -79,6 +79,17 @@ class Catalog(Table):
                 "hierarchy = 'consistent' gives a product its label and all above it; "
                 "expected task = 'multi_label' with the paths as labels. "
                 "Received: task = 'single_label'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _paths_come_apart(self) -> Self:
+        paths = self.hierarchy != "none"
+        self.refuse_unused(("path_separator", "hierarchy = 'consistent'", paths))
+        if paths and self.path_separator.strip() == self.label_separator.strip():
+            raise ValueError(
+                "'path_separator' must differ from 'label_separator', which cuts a "
+                f"product's labels apart. Received: {self.path_separator!r} for both"
             )
         return self
 

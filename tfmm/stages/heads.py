@@ -9,6 +9,7 @@ import tensorflow as tf
 from tfmm import dataset, metrics, results, train
 from tfmm.catalog import Catalog
 from tfmm.dataset import Caches
+from tfmm.errors import RunError
 from tfmm.experiment import Experiment
 from tfmm.head_data import array_batches, hide_towers, take
 from tfmm.heads import HEADS, LESSONS
@@ -42,7 +43,10 @@ def fit_head(run: Run, settings: Experiment, catalog: Catalog, name: str) -> Non
         else:
             problem = _problem(run, settings, name)
             labels, places = run.read_labels(), keeping.places(run, name)
-            model, result = fit(name, head, problem, labels, mark, places)
+            try:
+                model, result = fit(name, head, problem, labels, mark, places)
+            except RunError as error:
+                raise RunError(f"{run.path}: [heads.{name}] {error}") from None
         keeping.keep(run, name, mark, model, result)
     answers.write_all(run, settings, name, catalog, caches)
 
