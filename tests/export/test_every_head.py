@@ -35,7 +35,7 @@ def run(request, catalog_file, tmp_path_factory):
         text += f'towers = ["title", "image"]\n{SMALL.get(model, "")}\n'
     if request.param == "single_label":
         text += '\n[heads.by_label]\nmodel = "boosted_trees"\nform = "per_label"\n'
-        text += 'towers = ["title", "image"]\nmax_rounds = 5\n'
+        text += f'towers = ["title", "image"]\n{SMALL["boosted_trees"]}\n'
     file = folder / "experiment.toml"
     file.write_text(text)
     done = command(
