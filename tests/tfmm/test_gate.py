@@ -341,7 +341,7 @@ def test_a_gate_is_the_same_exported_and_alone(choice, tmp_path):
     [
         ({"positive_weight": {"Shoes": 2.0}}, "positive_weight"),
         ({"class_weights": "balanced"}, "class_weights"),
-        ({"features_of": ["title"]}, "goes with inputs = 'features'"),
+        ({"features_of": ["title"]}, "needs inputs = 'features'"),
         ({"features_of": ["titel"], "inputs": "features"}, "Received: 'titel'"),
     ],
 )

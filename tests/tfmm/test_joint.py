@@ -129,6 +129,8 @@ def test_what_a_towers_own_training_froze_is_trained_at_its_rate():
     settings = settings_of(rate_factors={"looks": 0.5})
     model, _ = built(settings, made)
     assert set(rate_factors(settings, model)) == {id(x) for x in backbone.weights}
+    set_trainable(model, "all")  # as training does
+    assert len(backbone.trainable_weights) == 2
 
 
 def test_it_starts_from_the_weights_of_the_towers_it_is_given():

@@ -8,7 +8,6 @@ from keras import layers, ops
 from tfmm.heads.early_fusion import fuse
 from tfmm.heads.inputs import Problem
 from tfmm.settings import Joint
-from tfmm.train import set_trainable
 
 
 def joint(
@@ -21,8 +20,7 @@ def joint(
 
     Towers are layers of the model, called `TOWER_tower`, and end at their features:
     their own logits are left out, and with them what is between the two. The model
-    shares the weights of the `towers` it is given, trained ones or new ones, and trains
-    all of their backbones, whatever their own training froze.
+    shares the weights of the `towers` it is given, trained ones or new ones.
 
     Features change as towers are trained. So they are not brought to a fixed mean, but
     each product's to mean 0 and deviation 1 over its own numbers. Where a tower is
@@ -60,10 +58,7 @@ def joint(
     inputs |= {f"{name}_present": flag for name, flag in present.items()}
     together = ops.stack(list(present.values()), axis=1)
     outputs = fuse(settings, problem.prior_logits, vectors, together)
-    model = keras.Model(inputs, outputs)
-    # Trained towers come with the layers frozen that their own training froze.
-    set_trainable(model, "all")
-    return model
+    return keras.Model(inputs, outputs)
 
 
 def rate_factors(settings: Joint, model: keras.Model) -> dict[int, float]:
@@ -76,5 +71,6 @@ def rate_factors(settings: Joint, model: keras.Model) -> dict[int, float]:
     return {
         id(weight): factor
         for name, factor in settings.rate_factors.items()
-        for weight in model.get_layer(f"{name}_tower").trainable_weights
+        # Also of layers that the tower's own training froze: here all of them train.
+        for weight in model.get_layer(f"{name}_tower").weights
     }
