@@ -176,7 +176,7 @@ def read_cases(directory: Path, fingerprint: str) -> dict[str, dict[str, np.ndar
 
 
 def _sum(path: Path) -> int:
-    """CRC-32 of a file, 0 without one."""
+    """CRC-32 of a file."""
     found = 0
     with path.open("rb") as file:
         while block := file.read(2**20):
