@@ -228,8 +228,31 @@ def _grow(
     loss: Callable,
 ) -> TreeEnsemble:
     """Boosts until `loss` no longer falls, and compiles the trees up to its best."""
+    options = {
+        "learning_rate": settings.learning_rate,
+        "num_leaves": settings.num_leaves,
+        "max_depth": settings.max_depth,
+        "min_data_in_leaf": settings.min_products_per_leaf,
+        "lambda_l2": settings.l2,
+        "feature_fraction": settings.feature_rate,
+        "metric": "None",
+        "seed": seed,
+        "deterministic": True,
+        "force_row_wise": True,
+        "num_threads": NUM_THREADS,
+        "verbosity": -1,
+        **options,
+    }
+    stop = lightgbm.early_stopping(settings.patience_rounds, verbose=False)
     try:
-        booster = _boosted(settings, seed, options, fit, held_out, loss)
+        booster = lightgbm.train(
+            options,
+            fit,
+            settings.max_rounds,
+            valid_sets=[held_out],
+            feval=loss,
+            callbacks=[stop],
+        )
         splits = booster.feature_importance("split").sum()
     except lightgbm.basic.LightGBMError:  # no column could be split
         splits = 0
@@ -241,38 +264,6 @@ def _grow(
         )
     text = booster.model_to_string(num_iteration=booster.best_iteration)
     return TreeEnsemble.holding(read_trees(text), name="trees")
-
-
-def _boosted(
-    settings: BoostedTrees,
-    seed: int,
-    options: dict,
-    fit: lightgbm.Dataset,
-    held_out: lightgbm.Dataset,
-    loss: Callable,
-) -> lightgbm.Booster:
-    return lightgbm.train(
-        {
-            "learning_rate": settings.learning_rate,
-            "num_leaves": settings.num_leaves,
-            "max_depth": settings.max_depth,
-            "min_data_in_leaf": settings.min_products_per_leaf,
-            "lambda_l2": settings.l2,
-            "feature_fraction": settings.feature_rate,
-            "metric": "None",
-            "seed": seed,
-            "deterministic": True,
-            "force_row_wise": True,
-            "num_threads": NUM_THREADS,
-            "verbosity": -1,
-            **options,
-        },
-        fit,
-        settings.max_rounds,
-        valid_sets=[held_out],
-        feval=loss,
-        callbacks=[lightgbm.early_stopping(settings.patience_rounds, verbose=False)],
-    )
 
 
 def _with_hidden_towers(problem: Problem, copies: int) -> Examples:
