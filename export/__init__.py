@@ -6,3 +6,9 @@ EXTRA = "assets.extra"
 GOLDEN_FILE = "golden_requests.json"
 ABOUT_FILE = "tfmm.json"
 WARMUP_FILE = "tf_serving_warmup_requests"
+SUMS_FILE = "sha256.txt"
+# Where TensorFlow Serving looks with --enable_per_model_batching_parameters.
+BATCHING_FILE = "batching_params.pbtxt"
+SIGNATURES = ("serving_default", "probabilities", "explain", "embed")
+# Products that a server joins to one batch at most, and that it is warmed up with.
+MAX_BATCH_SIZE = 32

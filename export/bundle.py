@@ -1,42 +1,73 @@
 """A run's classifier -> a SavedModel directory."""
 
-import base64
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
-from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
-from export import ABOUT_FILE, EXTRA, GOLDEN_FILE, WARMUP_FILE
+from export import (
+    ABOUT_FILE,
+    BATCHING_FILE,
+    EXTRA,
+    GOLDEN_FILE,
+    MAX_BATCH_SIZE,
+    WARMUP_FILE,
+    sums,
+)
+from export.golden import golden_requests, write_warm_up
 from export.model_card import model_card
-from tfmm import classifier, metrics, results
+from export.rule import Choice, choose
+from tfmm import classifier, results
 from tfmm.classifier import Classifier
 from tfmm.errors import ExportError
-from tfmm.run import Run, read_json, replacing, write_json
+from tfmm.run import Run, replacing, write_json
 
-# What each signature answers, out of what the classifier says.
+# What signatures answer, out of what the classifier says.
 SERVING_DEFAULT = ("labels", "scores", "assigned", "image_used", "image_status")
 PROBABILITIES = ("probabilities",)
 
+# For two cores, where requests of one product come from many clients at once.
+BATCHING = f"""max_batch_size {{ value: {MAX_BATCH_SIZE} }}
+batch_timeout_micros {{ value: 5000 }}
+num_batch_threads {{ value: 1 }}
+max_enqueued_batches {{ value: 100 }}
+"""
 
-def write(run: Run, head: str | None, target: Path) -> None:
+
+def write(
+    run: Run,
+    head: str | None,
+    target: Path,
+    *,
+    image_budget: float | None = None,
+    max_loss: float | None = None,
+) -> Choice | None:
     """Writes `target`, a numbered version directory, in one move.
 
     Args:
         run: A fitted run.
         head: A head or a tower; what `[export]` names if `None`.
         target: `MODELS/NAME/N`, not there yet.
+        image_budget: Greatest share of images that the model looks at, in [0, 1].
+        max_loss: Greatest loss that skipping images may cost, in [0, 1]; instead of
+            `image_budget`. With neither every image is looked at.
+
+    Returns:
+        The rule that skips images and its curve, if there is one.
 
     Raises:
         RunError: If something is missing or stale in the run.
         ExperimentError: If there is no such head.
-        ExportError: If `target` is there or cannot be written.
+        ExportError: If `target` is there or cannot be written, or a rule is asked of
+            a model that has no images to skip.
     """
     if target.exists():
         raise ExportError(f"{target}: is there already; versions are kept")
-    model = classifier.load(run, head)
+    choice = None
+    if image_budget is not None or max_loss is not None:
+        choice = choose(run, head, image_budget=image_budget, max_loss=max_loss)
+    model = classifier.load(run, head, choice.rule if choice else None)
     golden = golden_requests(run, model)
     try:
         with replacing(target) as partial:
@@ -44,12 +75,15 @@ def write(run: Run, head: str | None, target: Path) -> None:
             extra = partial / EXTRA
             extra.mkdir()
             write_json(extra / GOLDEN_FILE, golden)
-            write_json(extra / ABOUT_FILE, _about(run, model))
-            _write_warm_up(extra / WARMUP_FILE, golden, target.parent.name)
-            card = model_card(run, model, target.parent.name)
+            write_json(extra / ABOUT_FILE, _about(run, model, choice))
+            write_warm_up(extra / WARMUP_FILE, golden, model, target.parent.name)
+            (partial / BATCHING_FILE).write_text(BATCHING, encoding="utf-8")
+            card = model_card(run, model, target.parent.name, choice)
             (partial / "model_card.md").write_text(card, encoding="utf-8")
+            sums.write(partial)
     except OSError as error:
         raise ExportError(f"{target}: cannot be written: {error.strerror}") from None
+    return choice
 
 
 def save(model: Classifier, path: Path) -> None:
@@ -67,8 +101,10 @@ def save(model: Classifier, path: Path) -> None:
         labels.write_text(text, encoding="utf-8")
         root.labels = tf.saved_model.Asset(str(labels))
         signatures = {
-            "serving_default": _signature(model, SERVING_DEFAULT),
-            "probabilities": _signature(model, PROBABILITIES),
+            "serving_default": _signature(model, model.answer, SERVING_DEFAULT),
+            "probabilities": _signature(model, model.answer, PROBABILITIES),
+            "explain": _signature(model, model.explain),
+            "embed": _signature(model, model.embed),
         }
         tf.saved_model.save(root, str(path), signatures=signatures)
     finally:
@@ -98,10 +134,12 @@ def resources(networks: Iterable[keras.Model]) -> list:
     return list(found.values())
 
 
-def _signature(model: Classifier, wanted: tuple[str, ...]) -> Callable:
+def _signature(
+    model: Classifier, function: Callable, wanted: tuple[str, ...] | None = None
+) -> Callable:
     def serve(**inputs):
-        answer = model.answer(_guarded(inputs))
-        return {key: answer[key] for key in wanted if key in answer}
+        answer = function(_guarded(inputs))
+        return {key: x for key, x in answer.items() if wanted is None or key in wanted}
 
     return tf.function(serve).get_concrete_function(**model.signature())
 
@@ -132,58 +170,18 @@ def _guarded(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         return {name: tf.identity(value) for name, value in guarded.items()}
 
 
-def golden_requests(run: Run, model: Classifier) -> dict:
-    """A few real products with the answers that the outputs store holds of them.
-
-    Returns:
-        `products`: for each its `id`, `inputs` (modality -> base64) and
-        `probabilities` `(C,)`; `nothing`, the `(C,)` label shares that a product
-        without any modality gets; `top_k`.
+def _about(run: Run, model: Classifier, choice: Choice | None) -> dict:
+    """What `tfmm.predict` needs to read a catalog for this bundle, and where it is
+    from.
     """
-    samples = read_json(run.samples_file)
-    settings = run.read_experiment()
-    stored, _ = results.read_probabilities(run, settings, model.name, "test")
-    return {
-        "top_k": model.top_k,
-        "nothing": _probabilities_of_nothing(model),
-        "products": [
-            {
-                "id": sample["id"],
-                "inputs": {name: sample["inputs"][name] for name in model.modalities},
-                "probabilities": np.round(stored[sample["row"]], 9).tolist(),
-            }
-            for sample in samples
-        ],
-    }
-
-
-def _probabilities_of_nothing(model: Classifier) -> list[float]:
-    shares = metrics.probabilities(model.task, model.prior[None])[0]
-    return np.round(shares, 9).tolist()
-
-
-def _about(run: Run, model: Classifier) -> dict:
-    """What `tfmm.predict` needs to read a catalog for this bundle."""
-    settings = run.read_experiment()
-    return {
+    settings, info = run.read_experiment(), run.read_info()
+    about = {
         "id": settings.catalog.id,
         "modalities": {name: x.model_dump() for name, x in model.modalities.items()},
+        "model": model.name,
+        "task": model.task,
+        "fingerprint": results.outputs_fingerprint(
+            run, settings, model.name, info["catalog"]["fingerprint"]
+        ),
     }
-
-
-def _write_warm_up(path: Path, golden: dict, name: str) -> None:
-    """One request for each signature; the server runs them before it takes others."""
-    products = golden["products"]
-    richest = max(products, key=lambda x: sum(map(bool, x["inputs"].values())))
-    with tf.io.TFRecordWriter(str(path)) as records:
-        for signature in ("serving_default", "probabilities"):
-            request = predict_pb2.PredictRequest(
-                model_spec=model_pb2.ModelSpec(name=name, signature_name=signature)
-            )
-            for modality, value in richest["inputs"].items():
-                tensor = tf.make_tensor_proto([base64.b64decode(value)])
-                request.inputs[modality].CopyFrom(tensor)
-            log = prediction_log_pb2.PredictionLog(
-                predict_log=prediction_log_pb2.PredictLog(request=request)
-            )
-            records.write(log.SerializeToString())
+    return about if choice is None else {**about, "image_rule": choice.about()}

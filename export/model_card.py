@@ -1,12 +1,15 @@
 """The model card: what a bundle is, what it was made from, how good it is."""
 
+from export.rule import Choice
 from tfmm.classifier import Classifier
 from tfmm.run import Run, read_json
 
 MEASURES = ("top1", "top5", "micro_f1", "macro_f1", "map", "ece")
 
 
-def model_card(run: Run, model: Classifier, name: str) -> str:
+def model_card(
+    run: Run, model: Classifier, name: str, choice: Choice | None = None
+) -> str:
     """Markdown; figures come from the run's report on `test`, if there is one."""
     info = run.read_info()
     lines = [
@@ -33,8 +36,12 @@ def model_card(run: Run, model: Classifier, name: str) -> str:
         "",
         f"`serving_default`: the {model.top_k} most probable `labels`, their `scores`, "
         "and whether each is `assigned`. `probabilities`: all labels, in the order of "
-        "`assets/labels.txt`.",
+        "`assets/labels.txt`. `explain`: what each input contributed to the scores of "
+        "those labels, which add up to the score less the label's share of the "
+        "training products; and where a tower attends to the image, the map. `embed`: "
+        "a vector of unit length, for similarity search.",
         "",
+        *_when_images_are_read(model, choice),
         "## Figures on the test split",
         "",
         *_figures(run, model),
@@ -46,6 +53,30 @@ def model_card(run: Run, model: Classifier, name: str) -> str:
         *(f"- {library} {version}" for library, version in info["versions"].items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _when_images_are_read(model: Classifier, choice: Choice | None) -> list[str]:
+    if not model.images:
+        return []
+    lines = ["## Images", ""]
+    if choice is None:
+        return [*lines, "Every image is looked at.", ""]
+    return [
+        *lines,
+        "An image is looked at where the words leave too much to chance, and skipped "
+        f"elsewhere (`{choice.asked}`). Of the test products' images "
+        f"{choice.test_images:.1%} are looked at; {choice.measure} is then "
+        f"{choice.test_measure:.4f}, with all of them {choice.test_full:.4f}. `embed` "
+        "looks at all.",
+        "",
+        f"| budget | images | {choice.measure} |",
+        "|---|---|---|",
+        *(
+            f"| {x['budget']:.0%} | {x['images']:.1%} | {x['measure']:.4f} |"
+            for x in choice.curve
+        ),
+        "",
+    ]
 
 
 def _how_to_write_rows(model: Classifier) -> list[str]:

@@ -33,7 +33,7 @@ ORDER = (
     ("outputs",),
     ("calibration", "audit"),
     ("results",),
-    ("fusion",),
+    ("fusion", "networks", "selective"),
     ("stages",),
     ("report", "classifier"),
     ("evaluate", "predict"),

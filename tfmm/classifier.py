@@ -4,43 +4,24 @@ What is predicted, exported and served is this one function.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmm import cells, image, results
+from tfmm import image, results
 from tfmm.calibration import Calibration
-from tfmm.dataset import Inputs
 from tfmm.errors import ExperimentError, did_you_mean
 from tfmm.experiment import Experiment
+from tfmm.explanation import contributions
 from tfmm.fusion import Fusion, calibrated
+from tfmm.heads.joint import parts as joint_parts
+from tfmm.networks import Joined, Network, Products, ask, on_rows
 from tfmm.run import Run
+from tfmm.selective import Rule
 from tfmm.settings import Modality
 
 DEFAULT_TOP_K = 5
-
-
-@dataclass(frozen=True)
-class Source:
-    """A trained model that sees products, and what it reads of them.
-
-    Attributes:
-        model: dict of its inputs -> `features`, `logits`, and of some `attention`.
-        reads: Input -> what is read for it.
-        needs: Modalities without any of which it is absent.
-        calibration: What its logits go through before a head reads them.
-    """
-
-    model: keras.Model
-    reads: Mapping[str, Inputs]
-    needs: tuple[str, ...]
-    calibration: Calibration
-
-    @property
-    def sees_images(self) -> bool:
-        return any(inputs.image_size for inputs in self.reads.values())
 
 
 class Classifier:
@@ -56,38 +37,46 @@ class Classifier:
         settings: Its experiment.
         name: The head, or a single tower.
         top_k: Labels in an answer; at most all of them.
+        rule: When not to look at images; every image is looked at if absent.
 
     Attributes:
         modalities: Name -> settings of the inputs, in the experiment's order.
         label_names: The `C` labels.
         top_k: Labels in an answer.
+        rule: As above.
 
     Raises:
         RunError: If something is missing or stale in the run.
-        ExperimentError: If there is no such model.
+        ExperimentError: If there is no such model, or a rule and no image to skip.
     """
 
-    def __init__(self, run: Run, settings: Experiment, name: str, top_k: int):
+    def __init__(
+        self,
+        run: Run,
+        settings: Experiment,
+        name: str,
+        top_k: int,
+        rule: Rule | None = None,
+    ):
         models = (*settings.towers, *settings.heads)
         if name not in models:
             raise ExperimentError(
                 f"{run.path}: no head or tower {name!r}{did_you_mean(name, models)}"
             )
-        self.name = name
+        if rule is not None and not results.images_hidden(settings, name):
+            raise ExperimentError(
+                f"{run.path}: {name} has nothing but images to go by, or none, so no "
+                "rule can skip them"
+            )
+        self.name, self.rule = name, rule
         self.task = settings.catalog.task
         self.label_names = run.read_labels()
         self.top_k = min(top_k, len(self.label_names))
-        self.sources: dict[str, Source] = {}
+        self.networks: dict[str, Network] = {}
+        self.joints: dict[str, Joined] = {}
+        self.calibrations: dict[str, Calibration] = {}
         for source in settings.sources_of(name):
-            needs = settings.modalities_of(source)
-            if source in settings.towers:
-                needs = [settings.towers[source].modality]
-            self.sources[source] = Source(
-                results.load_model(run, source),
-                results.reads(settings, source),
-                tuple(needs),
-                results.read_calibration(run, settings, source),
-            )
+            self._add(run, settings, source)
         self.towers = settings.towers_of(name)
         self.modalities: dict[str, Modality] = {
             modality: settings.modalities[modality]
@@ -101,6 +90,22 @@ class Classifier:
         self.hierarchy = results.hierarchy(run, settings)
         self.prior = np.float32(results.prior_logits(run, settings))
 
+    def _add(self, run: Run, settings: Experiment, source: str) -> None:
+        self.calibrations[source] = results.read_calibration(run, settings, source)
+        model = results.load_model(run, source)
+        reads = results.reads(settings, source)
+        if source in settings.towers:
+            needs = settings.towers[source].modality
+            self.networks[source] = Network(model, reads, needs)
+            return
+        towers, rest = joint_parts(settings.heads[source], model)
+        names = {tower: f"{source}/{tower}" for tower in towers}
+        self.joints[source] = Joined(names, rest)
+        for tower, network in towers.items():
+            needs = settings.towers[tower].modality
+            own = {needs: reads[tower]}
+            self.networks[names[tower]] = Network(network, own, needs)
+
     @property
     def images(self) -> list[str]:
         """The image modalities, in order."""
@@ -112,7 +117,11 @@ class Classifier:
     def models(self) -> list[keras.Model]:
         """Every Keras model inside."""
         heads = [] if self.fusion is None else self.fusion.models.values()
-        return [*(source.model for source in self.sources.values()), *heads]
+        return [
+            *(network.model for network in self.networks.values()),
+            *(joint.rest for joint in self.joints.values()),
+            *heads,
+        ]
 
     def signature(self) -> dict[str, tf.TensorSpec]:
         """What `answer` takes: string `(batch,)` for each modality."""
@@ -135,7 +144,13 @@ class Classifier:
             images also `image_used` bool and `image_status` string `(batch, images)`,
             one of `tfmm.image.STATUSES`.
         """
-        probabilities, present, statuses = self._probabilities(inputs)
+        products = Products.of(inputs, self.modalities)
+        answers, statuses, hidden = self._asked(products)
+        if hidden is None:
+            said = self._fused(answers)
+        else:
+            said = self._looked_again(answers, statuses, hidden)
+        probabilities, present = said["probabilities"], said["present"]
         scores, indices = tf.math.top_k(probabilities, self.top_k)
         if self.hierarchy is None:
             over = scores >= tf.gather(self.thresholds, indices)
@@ -151,33 +166,174 @@ class Classifier:
             "assigned": over & present[:, None],
         }
         if statuses:
-            codes = tf.stack(list(statuses.values()), axis=1)
+            codes = tf.stack([statuses[name] for name in self.images], axis=1)
             result["image_used"] = tf.equal(codes, image.USED)
             result["image_status"] = tf.gather(tf.constant(image.STATUSES), codes)
         return result
 
-    def _probabilities(self, inputs):
-        decoded: dict[tuple[str, int], tuple[tf.Tensor, tf.Tensor]] = {}
-        for source in self.sources.values():
-            for part in source.reads.values():
-                key = (part.modality, part.image_size)
-                if part.image_size and key not in decoded:
-                    decoded[key] = image.decode_batch(inputs[key[0]], key[1])
-        heard = {
-            name: _ask(source, self._values(source, inputs, decoded))
-            for name, source in self.sources.items()
+    def explain(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """What each modality did for the labels that `answer` gives.
+
+        Args:
+            inputs: As in `answer`.
+
+        Returns:
+            `contributions` float32 `(batch, modalities, top_k)`, of
+            `tfmm.explanation.contributions`: those to a label add up to its score less
+            its share of the training products; 0 for what is missing or was skipped.
+            Where a tower attends to the image also `attention` float32 `(batch, h,
+            w)`, summing to 1, or zeros for an image that was not looked at; with
+            several such towers each as `attention_TOWER`.
+        """
+        products = Products.of(inputs, self.modalities)
+        answers, statuses, _ = self._asked(products)
+        used = self._used(statuses) if statuses else None
+        # Hidden from networks that read it beside their own modality -> what they say.
+        told = {frozenset(): answers}
+
+        def value(known: frozenset[str]) -> tf.Tensor:
+            part = {}
+            for name, network in self.networks.items():
+                if network.needs not in known:
+                    part[name] = network.absent(products.size)
+                    continue
+                lacks = network.modalities - known
+                if lacks not in told:
+                    others = products.without(lacks)
+                    told[lacks] = self._asked_images(others, used)[0]
+                part[name] = told[lacks][name]
+            return self._fused(part)["probabilities"]
+
+        maps = {
+            x: said["attention"] for x, said in answers.items() if "attention" in said
         }
+        keys = ["attention"] if len(maps) == 1 else [f"attention_{x}" for x in maps]
+        parts = contributions(value, list(self.modalities), self.top_k)
+        return {"contributions": parts, **dict(zip(keys, maps.values(), strict=True))}
+
+    def embed(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Features for similarity search. No image is skipped, whatever the rule.
+
+        Args:
+            inputs: As in `answer`.
+
+        Returns:
+            `embedding` float32 `(batch, d)`, of unit length; zeros for a product
+            without any modality.
+        """
+        products = Products.of(inputs, self.modalities)
+        answers, _, _ = self._asked(products, whole=True)
+        said = self._fused(answers)
+        features = said["features"] * tf.cast(said["present"], tf.float32)[:, None]
+        return {"embedding": tf.math.l2_normalize(features, axis=1)}
+
+    def _asked(self, products: Products, whole: bool = False):
+        """All networks' answers, the images' statuses, and, with a rule, the head's
+        answer with every image hidden.
+        """
+        texts = {k: x for k, x in self.networks.items() if not x.sees_images}
+        answers, _ = ask(texts, products)
+        if not self.images:
+            return answers, {}, None
+        need, hidden = products.has_any(self.images), None
+        if self.rule is not None and not whole:
+            absent = {
+                name: network.absent(products.size)
+                for name, network in self._image_networks.items()
+            }
+            hidden = self._fused({**answers, **absent})
+            need &= ~self._skips(hidden)
+        seen, statuses = self._asked_images(products, need)
+        return {**answers, **seen}, statuses, hidden
+
+    @property
+    def _image_networks(self) -> dict[str, Network]:
+        return {k: x for k, x in self.networks.items() if x.sees_images}
+
+    def _asked_images(self, products: Products, need: tf.Tensor):
+        """Answers of the networks that see images, and statuses; images are decoded
+        and networks run only for the products of `need`.
+        """
+        networks = self._image_networks
+        specs = {
+            (name, key): spec
+            for name, network in networks.items()
+            for key, spec in network.answers.items()
+        }
+        # What is true or not is carried as a number, which can be scattered.
+        specs |= {(x, "present"): tf.TensorSpec([], tf.int32) for x in networks}
+        specs |= {("", x): tf.TensorSpec([], tf.int32) for x in self.images}
+
+        def run(rows):
+            said, codes = ask(networks, products.some(rows))
+            result = {("", name): code for name, code in codes.items()}
+            for name, answers in said.items():
+                for key, value in answers.items():
+                    flag = key == "present"
+                    result[name, key] = tf.cast(value, tf.int32) if flag else value
+            return result
+
+        found = on_rows(need, run, specs)
+        answers: dict[str, dict] = {name: {} for name in networks}
+        statuses = {}
+        for (name, key), value in found.items():
+            if not name:
+                passed = tf.where(products.there[key], image.SKIPPED, image.MISSING)
+                statuses[key] = tf.where(need, value, passed)
+            elif key == "present":
+                answers[name][key] = value > 0
+            else:
+                answers[name][key] = value
+        return answers, statuses
+
+    def _skips(self, hidden: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """bool `(batch,)`: whose answer without images is sure enough; see `Rule`."""
+        probabilities = hidden["probabilities"]
+        if self.task == "single_label":
+            sure = tf.reduce_max(probabilities, axis=1)
+        else:
+            each = tf.maximum(probabilities, 1.0 - probabilities)
+            sure = tf.exp(tf.reduce_sum(tf.math.log(each), axis=1))
+        thresholds = tf.constant(np.float32(self.rule.thresholds))
+        limit = tf.gather(thresholds, tf.argmax(probabilities, axis=1))
+        return hidden["present"] & (sure >= limit)
+
+    def _used(self, statuses: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """bool `(batch,)`: of which products some image was looked at."""
+        codes = tf.stack(list(statuses.values()), axis=1)
+        return tf.reduce_any(tf.equal(codes, image.USED), axis=1)
+
+    def _looked_again(self, answers, statuses, hidden) -> dict[str, tf.Tensor]:
+        """The model's answer: with images where one was looked at, else `hidden`."""
+        used = self._used(statuses)
+
+        def run(rows):
+            some = tf.nest.map_structure(lambda x: tf.gather(x, rows), answers)
+            return self._fused(some)
+
+        spec = {"probabilities": tf.TensorSpec([len(self.label_names)], tf.float32)}
+        again = on_rows(used, run, spec)["probabilities"]
+        return {
+            "probabilities": tf.where(used[:, None], again, hidden["probabilities"]),
+            "present": hidden["present"] | used,
+        }
+
+    def _fused(self, answers: Mapping[str, Mapping[str, tf.Tensor]]) -> dict:
+        """Networks' answers -> `probabilities`, `features`, `present` of the model."""
+        heard = {}
+        for source, calibration in self.calibrations.items():
+            if source in self.joints:
+                said = self.joints[source](answers)
+            else:
+                said = dict(answers[source])
+            heard[source] = said
+            if self.fusion is not None:
+                here = tf.cast(said["present"], tf.float32)[:, None]
+                said["logits"] = calibrated(calibration, said["logits"]) * here
         present = tf.stack([x["present"] for x in heard.values()], axis=1)
         any_present = tf.reduce_any(present, axis=1)
-        if self.fusion is None:
-            logits = heard[self.name]["logits"]
-        else:
-            for name, source in self.sources.items():
-                here = tf.cast(heard[name]["present"], tf.float32)[:, None]
-                logits = calibrated(source.calibration, heard[name]["logits"])
-                heard[name]["logits"] = logits * here
-            logits = self.fusion(heard)["logits"]
-        logits = calibrated(self.calibration, logits)
+        said = heard[self.name] if self.fusion is None else self.fusion(heard)
+        logits = calibrated(self.calibration, said["logits"])
         logits = tf.where(any_present[:, None], logits, self.prior)
         if self.task == "single_label":
             probabilities = tf.nn.softmax(logits)
@@ -185,79 +341,41 @@ class Classifier:
             probabilities = tf.sigmoid(logits)
         if self.hierarchy is not None:
             probabilities = self.hierarchy.consistent_in_graph(probabilities)
-        statuses = {modality: status for (modality, _), (_, status) in decoded.items()}
-        return probabilities, any_present, statuses
-
-    def _values(self, source: Source, inputs, decoded) -> dict[str, tf.Tensor]:
-        """What a source takes, with what of it is there as `INPUT_present`."""
-        values = {}
-        for key, part in source.reads.items():
-            raw = inputs[part.modality]
-            if part.image_size:
-                values[key], status = decoded[part.modality, part.image_size]
-                here = tf.equal(status, image.USED)
-            else:
-                about = self.modalities[part.modality]
-                num_cells = len(about.columns) if about.kind == "table" else 0
-                here = cells.present(raw, num_cells)
-                values[key] = tf.where(here, raw, "")
-            values[f"{key}_present"] = here
-        return values
+        return {
+            "probabilities": probabilities,
+            "features": said["features"],
+            "present": any_present,
+        }
 
 
-def load(run: Run, name: str | None = None) -> Classifier:
+def named(run: Run, settings: Experiment, name: str | None) -> str:
+    """The head or tower that is meant: what `[export]` names by default.
+
+    Raises:
+        ExperimentError: If no model is named and the experiment has no `[export]`.
+    """
+    if name is not None:
+        return name
+    if settings.export is None:
+        models = ", ".join((*settings.heads, *settings.towers))
+        raise ExperimentError(
+            f"{run.path}: the experiment has no [export] head; name one: {models}"
+        )
+    return settings.export.head
+
+
+def load(run: Run, name: str | None = None, rule: Rule | None = None) -> Classifier:
     """The classifier of a run.
 
     Args:
         run: A fitted run.
         name: A head or a tower; what `[export]` names by default.
+        rule: When not to look at images.
 
     Raises:
         ExperimentError: If no model is named and the experiment has no `[export]`.
         RunError: If something is missing or stale in the run.
     """
     settings = run.read_experiment()
-    if name is None and settings.export is None:
-        models = ", ".join((*settings.heads, *settings.towers))
-        raise ExperimentError(
-            f"{run.path}: the experiment has no [export] head; name one: {models}"
-        )
     top_k = settings.export.top_k if settings.export else DEFAULT_TOP_K
-    return Classifier(run, settings, name or settings.export.head, top_k)
-
-
-def _ask(source: Source, values: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """What a source says; zeros for the products that it has nothing to see of.
-
-    A network of images runs on the rows that it has something of, and on no others.
-    """
-    here = [
-        values[f"{key}_present"]
-        for key, part in source.reads.items()
-        if part.modality in source.needs
-    ]
-    present = tf.reduce_any(tf.stack(here, axis=1), axis=1)
-    taken = {key: values[key] for key in source.model.input}
-    if not source.sees_images:
-        said = source.model(taken, training=False)
-        mask = tf.cast(present, tf.float32)[:, None]
-        return {**{key: x * mask for key, x in said.items()}, "present": present}
-    rows = tf.where(present)
-    shapes = {key: value.shape[1:] for key, value in source.model.output.items()}
-
-    def run():
-        some = {key: tf.gather(value, rows[:, 0]) for key, value in taken.items()}
-        said = source.model(some, training=False)
-        return [said[key] for key in shapes]
-
-    def nothing():
-        return [tf.zeros([0, *shape]) for shape in shapes.values()]
-
-    some = tf.cond(tf.size(rows) > 0, run, nothing)
-    batch = tf.shape(present, out_type=tf.int64)[:1]
-    result = {"present": present}
-    for (key, shape), found in zip(shapes.items(), some, strict=True):
-        size = tf.concat([batch, tf.constant(shape, tf.int64)], axis=0)
-        whole = tf.scatter_nd(rows, found, size)
-        result[key] = tf.ensure_shape(whole, [None, *shape])
-    return result
+    return Classifier(run, settings, named(run, settings, name), top_k, rule)

@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 # What became of an image; position = the code that the graph works with.
-STATUSES = ("missing", "used", "not an image", "too large", "corrupt")
-MISSING, USED, NOT_AN_IMAGE, TOO_LARGE, CORRUPT = range(len(STATUSES))
+STATUSES = ("missing", "used", "not an image", "too large", "corrupt", "skipped")
+MISSING, USED, NOT_AN_IMAGE, TOO_LARGE, CORRUPT, SKIPPED = range(len(STATUSES))
 
 # Part of what caches of decoded images are known by: to be raised when this file
 # begins to give other pixels for the same bytes.

@@ -210,12 +210,9 @@ def read_cases(
     Raises:
         RunError: If they are truncated or stale.
     """
-    path = run.cases(name, split)
-    if not path.exists():
+    if not run.cases(name, split).exists():
         return {}
-    _, catalog_fingerprint = outputs.read_targets(run.outputs, split)
-    mark = outputs_fingerprint(run, settings, name, catalog_fingerprint)
-    stored = outputs.read_cases(path, mark)
+    stored = _stored_cases(run, settings, name, split)
     modalities = settings.modalities_of(name)
     cases = {f"without_{x}": frozenset([x]) for x in modalities}
     if len(modalities) > 2:
@@ -230,11 +227,61 @@ def read_cases(
     return result
 
 
+def _stored_cases(
+    run: Run, settings: Experiment, name: str, split: str
+) -> dict[str, dict[str, np.ndarray]]:
+    _, catalog_fingerprint = outputs.read_targets(run.outputs, split)
+    mark = outputs_fingerprint(run, settings, name, catalog_fingerprint)
+    return outputs.read_cases(run.cases(name, split), mark)
+
+
+def read_case(
+    run: Run, settings: Experiment, name: str, split: str, hidden: frozenset[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a model says of a split without `hidden`, as `read_probabilities`.
+
+    Raises:
+        RunError: If it is not stored, truncated or stale.
+    """
+    said = _stored_cases(run, settings, name, split).get(case_key(hidden))
+    if said is None:
+        raise RunError(
+            f"{run.cases(name, split)}: has no answers without "
+            f"{' and '.join(sorted(hidden))}; run tfmm.fit --resume"
+        )
+    present = said["present"]
+    return _probabilities(run, settings, name, said["logits"], present), present
+
+
+def images_hidden(settings: Experiment, name: str) -> frozenset[str]:
+    """The image modalities of a model that answers without them; else nothing."""
+    images = frozenset(
+        x
+        for x in settings.modalities_of(name)
+        if settings.modalities[x].kind == "image"
+    )
+    if name in settings.towers or images == frozenset(settings.modalities_of(name)):
+        return frozenset()
+    return images
+
+
+def has_any(
+    run: Run, settings: Experiment, name: str, split: str, modalities: frozenset[str]
+) -> np.ndarray:
+    """bool `(n,)`: the products that have one of a model's modalities."""
+    here = [
+        np.asarray(read_outputs(run, settings, tower, split).present)
+        for tower in settings.towers_of(name)
+        if settings.towers[tower].modality in modalities
+    ]
+    return np.any(here, axis=0)
+
+
 def hidden_sets(settings: Experiment, name: str) -> list[frozenset[str]]:
     """The sets of modalities that a model's answers without them are stored for.
 
-    A head: each modality, and all but each. What sees several inputs of products:
-    every set that leaves something to see, since heads may need any of them.
+    A head: each modality, all but each, and all images. What sees several inputs of
+    products: every set that leaves something to see, since heads may need any of them.
     """
     modalities = settings.modalities_of(name)
     if len(modalities) < 2:
@@ -247,6 +294,8 @@ def hidden_sets(settings: Experiment, name: str) -> list[frozenset[str]]:
         for size in sorted(sizes)
         for some in combinations(modalities, size)
     ]
+    images = images_hidden(settings, name)
+    sets += [images] if images and images not in sets else []
     if name in settings.towers:
         own = settings.towers[name].modality
         sets = [some for some in sets if own not in some]

@@ -49,6 +49,8 @@ def test_a_bundle_holds_what_the_design_says(bundle, fitted):
         "assets/labels.txt",
         "assets.extra/tf_serving_warmup_requests",
         "assets.extra/golden_requests.json",
+        "assets.extra/sha256.txt",
+        "batching_params.pbtxt",
         "model_card.md",
     ):
         assert (bundle / name).is_file(), name
@@ -279,6 +281,8 @@ def test_what_a_tokenizer_inside_a_backbone_holds_is_exported(make, tmp_path):
         label_names=("a", "b"),
         signature=lambda: {"title": tf.TensorSpec([None], tf.string, "title")},
         answer=answer,
+        explain=answer,
+        embed=answer,
     )
     held = bundles.resources(model.models)
     assert len(held) == len(bundles.resources([network])) > 0

@@ -74,3 +74,26 @@ def rate_factors(settings: Joint, model: keras.Model) -> dict[int, float]:
         # Also of layers that the tower's own training froze: here all of them train.
         for weight in model.get_layer(f"{name}_tower").weights
     }
+
+
+def parts(
+    settings: Joint, model: keras.Model
+) -> tuple[dict[str, keras.Model], keras.Model]:
+    """Cuts what `joint` built where the towers end, so that one may run without others.
+
+    Args:
+        settings: `[heads.NAME]` of the experiment.
+        model: What `joint` built.
+
+    Returns:
+        Tower -> its network, `{key: raw input}` -> `{"features": (batch, d)}`; and the
+        rest, `{"TOWER": (batch, d), "TOWER_present": bool (batch,)}` for each tower ->
+        `{"features", "logits"}`. Together they are the model; weights are shared.
+    """
+    towers, cut = {}, {}
+    for name in settings.towers:
+        tower = model.get_layer(f"{name}_tower")
+        towers[name] = keras.Model(tower.input, {"features": tower.output})
+        cut[name] = model.get_layer(f"{name}_standardized").input
+    flags = {f"{name}_present": model.input[f"{name}_present"] for name in towers}
+    return towers, keras.Model({**cut, **flags}, model.output)

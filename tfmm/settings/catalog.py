@@ -123,3 +123,19 @@ class Export(Table):
 
     head: Name = key(help="The head, or the single tower, to serve.")
     top_k: Count = key(5, "Labels in an answer; at most all of them.")
+    image_budget: Rate | None = key(
+        None,
+        "Greatest share of images that the served model looks at; it answers by words "
+        "alone where they suffice. All images if neither this nor max_loss is there.",
+    )
+    max_loss: Rate | None = key(
+        None,
+        "Greatest loss of top1 or micro_f1 that skipping images may cost; instead of "
+        "image_budget.",
+    )
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if self.image_budget is not None and self.max_loss is not None:
+            raise ValueError("image_budget and max_loss exclude each other")
+        return self

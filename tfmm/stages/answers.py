@@ -1,6 +1,6 @@
 """What a fitted model says of every split, with everything there and in part."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 
@@ -56,7 +56,12 @@ def write_all(
         _calibrate(run, settings, name)
     if name in settings.heads and settings.has_out_of_fold(name):
         _write(run, settings, name, catalog, {"train_oof": "train"}, caches)
-    _write_cases(run, settings, name, catalog, "test", "test", caches)
+    every = results.hidden_sets(settings, name)
+    _write_cases(run, settings, name, catalog, "test", "test", every, caches)
+    # What the rule that skips images is fitted on.
+    images = results.images_hidden(settings, name)
+    held = [images] if images else []
+    _write_cases(run, settings, name, catalog, *2 * ["validation"], held, caches)
 
 
 def write_outputs_of(
@@ -64,7 +69,8 @@ def write_outputs_of(
 ) -> None:
     """Writes a model's outputs of another labelled catalog, as split `split`."""
     _write(run, settings, name, catalog, {split: "test"}, None)
-    _write_cases(run, settings, name, catalog, split, "test", None)
+    every = results.hidden_sets(settings, name)
+    _write_cases(run, settings, name, catalog, split, "test", every, None)
 
 
 def _write(
@@ -171,6 +177,7 @@ def _write_cases(
     catalog: Catalog,
     stored_as: str,
     split: str,
+    cases: Sequence[frozenset[str]],
     caches: Caches | None,
 ) -> None:
     """Writes what a model says with modalities hidden, unless all is there."""
@@ -183,7 +190,6 @@ def _write_cases(
     except RunError:
         pass  # missing, truncated or stale: made again below
     rows = catalog.rows(split)
-    cases = results.hidden_sets(settings, name)
     if not len(rows) or not cases:
         return
     model = results.load_model(run, name)
