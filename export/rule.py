@@ -89,9 +89,10 @@ def choose(
     risks = selective.Risks(held_out)
     rule = risks.rule(image_budget=image_budget, max_loss=max_loss)
     used = selective.looked_at(tested, rule)
-    asked = f"--max-loss {max_loss:g}"
     if image_budget is not None:
         asked = f"--image-budget {image_budget:g}"
+    else:
+        asked = f"--max-loss {max_loss:g}"
     return Choice(
         rule=rule,
         asked=asked,
