@@ -10,6 +10,7 @@ import urllib.request
 
 import numpy as np
 import pytest
+from tiny import command
 
 from serving.client import ServerError, classify_grpc, classify_rest
 from tfmm import results
@@ -75,6 +76,20 @@ def test_served_is_cached(server, products, fitted, protocol):
     for row, names in enumerate(top["labels"]):
         expected = [said[row, labels.index(name)] for name in names]
         np.testing.assert_allclose(top["scores"][row], expected, atol=1e-5)
+
+
+def test_the_gate_passes_behind_the_server(server, bundle):
+    done = command("-m", "export.verify", bundle, "--server", server[0])
+    assert done.returncode == 0, done.stderr
+    assert "wrong requests: 44 kinds refused" in done.stdout
+    assert "bad images: 17 kinds told" in done.stdout
+
+
+def test_the_gate_says_where_no_server_is(bundle):
+    done = command("-m", "export.verify", bundle, "--server", "127.0.0.1:9")
+    assert done.returncode == 2
+    assert "127.0.0.1:9: UNAVAILABLE" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_bad_image_is_told_and_its_neighbours_are_answered(server, products):

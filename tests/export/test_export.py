@@ -13,8 +13,10 @@ import tensorflow as tf
 import tensorflow_text
 from tiny import command
 
+from export import SIGNATURES, graph, sums, verify
 from export import bundle as bundles
-from export import verify
+from export.failure import Failure
+from export.served import Served
 from tfmm import classifier, results
 from tfmm.run import Run
 
@@ -140,10 +142,37 @@ def broken(bundle, tmp_path):
 
 
 def fails(path):
-    with pytest.raises(verify.Failure) as caught:
+    """What the gate says, whatever the sums of the files were."""
+    sums.write(path)
+    with pytest.raises(Failure) as caught:
         verify.verify(path)
     assert len(str(caught.value).splitlines()) == 1
     return str(caught.value)
+
+
+def test_verify_notices_files_that_were_not_exported(bundle, tmp_path):
+    copy, _ = broken(bundle, tmp_path)
+    assert verify.check_files(copy) == verify.check_files(bundle)
+    for change in ("model_card.md", "variables/more"):
+        (copy / change).write_text("something else")
+        with pytest.raises(Failure, match=f"{change} is not what was exported"):
+            verify.verify(copy)
+        shutil.rmtree(copy)
+        shutil.copytree(bundle, copy)
+    (copy / "model_card.md").unlink()
+    with pytest.raises(Failure, match=r"model_card\.md is not"):
+        verify.verify(copy)
+    (copy / "assets.extra" / "sha256.txt").unlink()
+    with pytest.raises(Failure, match="no usable sums"):
+        verify.verify(copy)
+
+
+def test_verify_notices_an_image_that_is_skipped_against_the_rule(bundle, tmp_path):
+    copy, file = broken(bundle, tmp_path)
+    content = json.loads(file.read_text())
+    content["products"][0]["skipped"] = True
+    file.write_text(json.dumps(content))
+    assert "or does not skip, the image of" in fails(copy)
 
 
 def test_verify_notices_other_answers(bundle, tmp_path):
@@ -183,17 +212,17 @@ def save(tmp_path, function, **held):
         setattr(root, name, value)
     title = tf.TensorSpec([None], tf.string, "title")
     call = tf.function(function, input_signature=[title])
-    signatures = dict.fromkeys(verify.SIGNATURES, call)
+    signatures = dict.fromkeys(SIGNATURES, call)
     tf.saved_model.save(root, str(tmp_path), signatures)
-    return verify._read_graph(tmp_path)
+    return graph.read_graph(tmp_path)
 
 
 def test_verify_notices_python_in_the_graph(tmp_path):
     def serve(title):
         return {"x": tf.py_function(lambda x: x, [title], tf.string)}
 
-    with pytest.raises(verify.Failure, match=r"runs Python.*EagerPyFunc"):
-        verify.check_ops(save(tmp_path, serve))
+    with pytest.raises(Failure, match=r"runs Python.*EagerPyFunc"):
+        graph.check_ops(save(tmp_path, serve))
 
 
 def test_verify_notices_what_must_be_compiled(tmp_path):
@@ -202,8 +231,8 @@ def test_verify_notices_what_must_be_compiled(tmp_path):
     def serve(title):
         return {"x": inner(tf.cast(tf.strings.length(title), tf.float32))}
 
-    with pytest.raises(verify.Failure, match="must be compiled by XLA"):
-        verify.check_ops(save(tmp_path, serve))
+    with pytest.raises(Failure, match="must be compiled by XLA"):
+        graph.check_ops(save(tmp_path, serve))
 
 
 def test_verify_notices_variables_that_loading_does_not_restore(tmp_path):
@@ -214,23 +243,23 @@ def test_verify_notices_variables_that_loading_does_not_restore(tmp_path):
         lengths = tf.cast(tf.strings.length(title), tf.float32)
         return {"x": layer(lengths[:, None])}
 
-    with pytest.raises(verify.Failure, match="never restored"):
-        verify.check_variables(save(tmp_path / "a", serve, layer=layer))
+    with pytest.raises(Failure, match="never restored"):
+        graph.check_variables(save(tmp_path / "a", serve, layer=layer))
     held = [weight.value for weight in layer.weights]
-    assert verify.check_variables(save(tmp_path / "b", serve, held=held)) == 2
+    assert graph.check_variables(save(tmp_path / "b", serve, held=held)) == 2
 
 
 def test_verify_notices_a_model_without_variables(tmp_path):
-    with pytest.raises(verify.Failure, match="no trained model"):
-        verify.check_variables(save(tmp_path, lambda title: {"x": title}))
+    with pytest.raises(Failure, match="no trained model"):
+        graph.check_variables(save(tmp_path, lambda title: {"x": title}))
 
 
 def test_verify_notices_outputs_that_rest_cannot_carry(tmp_path):
     def serve(title):
         return {"x": tf.cast(tf.strings.length(title), tf.bfloat16)}
 
-    with pytest.raises(verify.Failure, match="'x' is of type DT_BFLOAT16"):
-        verify.check_outputs(save(tmp_path, serve))
+    with pytest.raises(Failure, match="'x' is of type DT_BFLOAT16"):
+        graph.check_outputs(save(tmp_path, serve))
 
 
 def test_verify_notices_a_damaged_bundle(bundle, tmp_path):
@@ -290,9 +319,9 @@ def test_what_a_tokenizer_inside_a_backbone_holds_is_exported(make, tmp_path):
     titles = ["red", "red lamp", ""]
     expected = network({"title": tf.constant(titles)}).numpy()
     assert len(np.unique(expected, axis=0)) == 3
-    said = verify.Served(tmp_path / "1")("probabilities", {"title": titles})
+    said = Served(tmp_path / "1")("probabilities", {"title": titles})
     np.testing.assert_allclose(said["probabilities"], expected, atol=1e-6)
-    assert verify.check_variables(verify._read_graph(tmp_path / "1")) == 1
+    assert graph.check_variables(graph.read_graph(tmp_path / "1")) == 1
 
 
 def test_versions_count_up_and_are_kept(fitted, tmp_path):
