@@ -14,6 +14,8 @@ import pytest
 
 from serving import server as server_module
 
+pytestmark = pytest.mark.development_server_only("looks at the process itself")
+
 
 def run(tools, *flags, module="serving.server"):
     return subprocess.run(
@@ -33,7 +35,7 @@ def test_the_first_line_says_what_it_is_for(server):
 def test_the_ready_line_names_ports_and_versions(server):
     assert server.ready_line == (
         f"ready: gRPC {server.grpc}, REST {server.rest}, "
-        "models: half (version 1), products (version 1)"
+        "models: half (version 1), products (version 1), swap (version 1)"
     )
 
 
@@ -74,7 +76,7 @@ def test_the_room_imports_no_other_room():
     ("flags", "problem"),
     [
         (["--prot=8500"], "unknown flag --prot; did you mean --port?"),
-        (["--enable_batching"], "unknown flag --enable_batching; "),
+        (["--use_alts_credentials"], "unknown flag --use_alts_credentials; "),
         (["--port=abc"], "argument --port: expected 0 to 65535. Received: 'abc'"),
         (["--port", "65536"], "argument --port: expected 0 to 65535."),
         (["--rest_api_port=-2"], "argument --rest_api_port: expected 0 to 65535."),
