@@ -83,6 +83,44 @@ def test_the_room_imports_no_other_room():
         (["--grpc_max_threads=0"], "expected 1 or more. Received: '0'"),
         (["--enable_model_warmup=maybe"], "expected true or false. Received: 'maybe'"),
         (["--file_system_poll_wait_seconds=x"], "invalid float value: 'x'"),
+        (["--tensorflow_session_parallelism=x"], "expected 0 or more. Received: 'x'"),
+        (
+            ["--model_config_file_poll_wait_seconds=-1"],
+            "expected seconds, 0 or more. Received: '-1'",
+        ),
+        (
+            ["--port=0", "--model_base_path=.", "--batching_parameters_file=b.pbtxt"],
+            "--batching_parameters_file is set without --enable_batching",
+        ),
+        (
+            [
+                "--port=0",
+                "--model_base_path=.",
+                "--enable_per_model_batching_parameters",
+            ],
+            "--enable_per_model_batching_parameters is set without --enable_batching",
+        ),
+        (
+            ["--port=0", "--model_base_path=.", "--monitoring_config_file=NOPE"],
+            "NOPE: cannot be read: No such file",
+        ),
+        (
+            [
+                "--port=0",
+                "--model_base_path=.",
+                "--enable_batching",
+                "--batching_parameters_file=NOPE",
+            ],
+            "NOPE: cannot be read: No such file",
+        ),
+        (
+            ["--port=0", "--model_base_path=."]
+            + [
+                f"--tensorflow_{kind}_parallelism=1"
+                for kind in ("session", "intra_op", "inter_op")
+            ],
+            "not all three",
+        ),
         (["--port=0"], "one of --model_base_path and --model_config_file is needed"),
         (["--port=0", "--model_base_path=NOPE"], "is not a directory. Received: NOPE"),
         (
