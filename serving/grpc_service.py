@@ -153,8 +153,6 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             # A call without a deadline reports none, or one years ahead.
             limited = remaining_s is not None and remaining_s < 2**31 / 1000
             timeout_ms = max(1, int(remaining_s * 1000)) if limited else None
-            if not context.is_active():
-                raise StatusError("CANCELLED", "The client has cancelled the call.")
             with self._store.lease(request.model_spec) as version:
                 return predict(version, request, timeout_ms, context.add_callback)
 
