@@ -46,16 +46,13 @@ class ModelConfig:
         return descending
 
 
-def read_model_config_file(path: Path, *, allow_labels: bool) -> list[ModelConfig]:
+def read_model_config_file(path: Path) -> list[ModelConfig]:
     """Reads a ModelServerConfig in protobuf text format.
 
     What this server cannot do is refused, never passed over.
 
     Args:
         path: Path of the file.
-        allow_labels: bool. Accept `version_labels`. The real server has loaded
-            nothing when it first reads this file, so it refuses labels unless
-            `--allow_version_labels_for_unavailable_models` is set.
 
     Returns:
         List of `ModelConfig`, at least one, in the file's order.
@@ -83,16 +80,46 @@ def read_model_config_file(path: Path, *, allow_labels: bool) -> list[ModelConfi
             f"{path}: expected a model_config_list. "
             f"Received: {config.WhichOneof('config') or 'an empty file'}."
         )
-    models = [
-        _model_config(path, model, allow_labels)
-        for model in config.model_config_list.config
-    ]
-    names = [model.name for model in models]
-    if not names:
+    models = model_configs(str(path), config)
+    if not models:
         raise ConfigError(f"{path}: model_config_list names no model.")
+    return models
+
+
+def check_labels_at_start(place: str, model: ModelConfig) -> None:
+    """Raises `ConfigError`, naming `place`, if the model has labels.
+
+    Nothing is loaded when a server first reads its configuration, so it refuses
+    labels then, unless told otherwise.
+    """
+    if model.labels:
+        raise ConfigError(
+            f"{place}: model {model.name!r}: version_labels need "
+            "--allow_version_labels_for_unavailable_models at start, here as in "
+            "tensorflow_model_server."
+        )
+
+
+def model_configs(place: str, config) -> list[ModelConfig]:
+    """The models that a `ModelServerConfig` names.
+
+    Args:
+        place: str. Where it came from, for the errors.
+        config: `ModelServerConfig` with a `model_config_list`.
+
+    Returns:
+        List of `ModelConfig`, in order.
+
+    Raises:
+        ConfigError: If a model is named twice, or asks for what is not supported.
+    """
+    models = [_model_config(place, model) for model in config.model_config_list.config]
+    names = [model.name for model in models]
     for name in names:
         if names.count(name) > 1:
-            raise ConfigError(f"{path}: the model name {name!r} is given twice.")
+            raise ConfigError(
+                f"{place}: Illegal to list model {name} multiple times in config list"
+            )
     return models
 
 
@@ -105,10 +132,10 @@ def check_base_path(place: str, model: ModelConfig) -> None:
         )
 
 
-def _model_config(path: Path, model, allow_labels: bool) -> ModelConfig:
-    place = f"{path}: model {model.name!r}"
+def _model_config(source: str, model) -> ModelConfig:
+    place = f"{source}: model {model.name!r}"
     if not model.name:
-        raise ConfigError(f"{path}: a model without a name.")
+        raise ConfigError(f"{source}: a model without a name.")
     # 1 is TENSORFLOW in the old enum that model_platform replaced.
     if model.model_platform != "tensorflow" and not (
         not model.model_platform and model.model_type == 1
@@ -123,12 +150,6 @@ def _model_config(path: Path, model, allow_labels: bool) -> ModelConfig:
         )
     if model.HasField("logging_config"):
         raise ConfigError(f"{place}: logging_config is not supported here.")
-    if model.version_labels and not allow_labels:
-        raise ConfigError(
-            f"{place}: version_labels need "
-            "--allow_version_labels_for_unavailable_models at start, here as in "
-            "tensorflow_model_server."
-        )
     policy = model.model_version_policy.WhichOneof("policy_choice") or "latest"
     if policy not in POLICIES:
         raise ConfigError(f"{place}: the version policy {policy!r} is not supported.")
@@ -143,5 +164,5 @@ def _model_config(path: Path, model, allow_labels: bool) -> ModelConfig:
         versions=versions,
         labels=dict(model.version_labels),
     )
-    check_base_path(str(path), result)
+    check_base_path(source, result)
     return result

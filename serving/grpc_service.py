@@ -1,17 +1,22 @@
 """The gRPC side: PredictionService and ModelService on the official stubs."""
 
+import time
 from collections.abc import Callable
 from concurrent import futures
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
+    model_management_pb2,
     model_service_pb2_grpc,
     prediction_service_pb2_grpc,
 )
 
+from serving.config import ConfigError, model_configs
+from serving.metrics import microseconds_since
 from serving.models import ModelStore
 from serving.predict import predict
 from serving.status import StatusError
@@ -21,10 +26,17 @@ Reply = TypeVar("Reply")
 # The real server cuts a status text here (grpc_status_util.cc).
 _MESSAGE_CHARACTERS = 1024
 _METADATA_FIELD = "signature_def"
+# What the health service answers for; the real server leaves the package out.
+HEALTH_NAMES = ("", "ModelService", "PredictionService")
 
 
 def start(
-    store: ModelStore, host: str, port: int, max_threads: int
+    store: ModelStore,
+    host: str,
+    port: int,
+    max_threads: int,
+    *,
+    health_service: bool = False,
 ) -> tuple[grpc.Server, int]:
     """Opens the gRPC port.
 
@@ -33,6 +45,7 @@ def start(
         host: str. Interface to listen on.
         port: int. 0 takes a free one.
         max_threads: int. Requests that run at the same time; more wait.
+        health_service: bool. Answer `grpc.health.v1.Health` as well.
 
     Returns:
         Tuple of the started server and its port.
@@ -56,6 +69,12 @@ def start(
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(
         ModelService(store), server
     )
+    if health_service:
+        # The ports open once all models are there, so the answer is always yes.
+        servicer = health.HealthServicer()
+        for name in HEALTH_NAMES:
+            servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     try:
         bound = server.add_insecure_port(f"{host}:{port}")
     except RuntimeError as error:
@@ -135,9 +154,23 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             limited = remaining_s is not None and remaining_s < 2**31 / 1000
             timeout_ms = max(1, int(remaining_s * 1000)) if limited else None
             with self._store.lease(request.model_spec) as version:
-                return predict(version, request, timeout_ms)
+                return predict(version, request, timeout_ms, context.add_callback)
 
-        return _answer(context, call)
+        name, metrics = request.model_spec.name, self._store.metrics
+        start_s, code = time.monotonic(), "UNKNOWN"
+        try:
+            reply = call()
+        except StatusError as error:
+            code = error.code
+            _abort(context, error)
+        else:
+            code = "OK"
+            metrics.request_latency.observe(
+                microseconds_since(start_s, time.monotonic), name, "Predict", "GRPC"
+            )
+            return reply
+        finally:
+            metrics.request_count.increment(name, code)
 
     def _get_model_metadata(self, request, context):
         """Answers with the signatures of one version."""
@@ -167,7 +200,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    """GetModelStatus; a configuration cannot be reloaded.
+    """GetModelStatus, and HandleReloadConfigRequest for another set of models.
 
     Args:
         store: `ModelStore` that answers.
@@ -185,16 +218,39 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
         return _answer(context, call)
 
+    def _reload_config(self, request, context):
+        """Replaces the whole set of models; answers once the new ones are there."""
+
+        def call():
+            if request.config.WhichOneof("config") != "model_config_list":
+                raise StatusError(
+                    "INVALID_ARGUMENT",
+                    "ServerModelConfig type not supported by HandleReloadConfigRequest."
+                    " Only ModelConfigList is currently supported",
+                )
+            try:
+                configs = model_configs("ReloadConfigRequest", request.config)
+            except ConfigError as error:
+                raise StatusError("INVALID_ARGUMENT", str(error)) from error
+            self._store.reload(configs)
+            return model_management_pb2.ReloadConfigResponse()
+
+        return _answer(context, call)
+
     GetModelStatus = _get_model_status
-    HandleReloadConfigRequest = _refusal("HandleReloadConfigRequest")
+    HandleReloadConfigRequest = _reload_config
 
 
 def _answer(context: grpc.ServicerContext, call: Callable[[], Reply]) -> Reply:
     try:
         return call()
     except StatusError as error:
-        context.abort(grpc.StatusCode[error.code], error.message[:_MESSAGE_CHARACTERS])
-        raise  # not reached: abort raises
+        _abort(context, error)
+
+
+def _abort(context: grpc.ServicerContext, error: StatusError) -> NoReturn:
+    context.abort(grpc.StatusCode[error.code], error.message[:_MESSAGE_CHARACTERS])
+    raise error  # not reached: abort raises
 
 
 def _require_model_spec(request) -> None:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from serving.config import ModelConfig
+from serving.load_options import LoadOptions
+from serving.metrics import Metrics
 from serving.status import StatusError
 from serving.version import Version
 
@@ -23,25 +25,80 @@ class ModelStore:
 
     Args:
         configs: Sequence of `ModelConfig`.
-        warm_up: bool. Run the warm-up requests of each version.
+        options: `LoadOptions`; None is its defaults.
+        labels_before_load: bool. Let a new label name a version that is not
+            AVAILABLE, as `--allow_version_labels_for_unavailable_models` does.
     """
 
-    def __init__(self, configs: Sequence[ModelConfig], *, warm_up: bool = True) -> None:
+    def __init__(
+        self,
+        configs: Sequence[ModelConfig],
+        options: LoadOptions | None = None,
+        *,
+        labels_before_load: bool = False,
+    ) -> None:
         self._configs = {config.name: config for config in configs}
-        self._warm_up = warm_up
+        self._labels = {config.name: config.labels for config in configs}
+        self._options = options or LoadOptions()
+        self._labels_before_load = labels_before_load
         self._versions: dict[str, dict[int, Version]] = {n: {} for n in self._configs}
         # What the directory of a failed version looked like when it was tried.
         self._failed: dict[tuple[str, int], frozenset] = {}
         self._lock = threading.Lock()
+        # Held while versions come and go: by one poll or reload at a time.
+        self._changing = threading.Lock()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._warned: set[str] = set()
 
+    @property
+    def metrics(self) -> Metrics:
+        """Where the requests to these models are counted."""
+        return self._options.metrics
+
     def poll(self) -> None:
         """Looks at every model's directory once and loads and unloads to match."""
-        for config in self._configs.values():
-            if not self._stopped.is_set():
-                self._poll_model(config)
+        with self._changing:
+            for config in self._configs.values():
+                if not self._stopped.is_set():
+                    self._poll_model(config)
+
+    def reload(self, configs: Sequence[ModelConfig]) -> None:
+        """Replaces the whole set of models.
+
+        Models that are not in `configs` are unloaded, new ones are loaded, those
+        that stay go on answering.
+
+        Args:
+            configs: Sequence of `ModelConfig`.
+
+        Raises:
+            StatusError: FAILED_PRECONDITION for a label on a version that is not
+                AVAILABLE; nothing has changed then. UNKNOWN if a new model has no
+                AVAILABLE version; the rest of the change stands.
+        """
+        with self._changing:
+            labels = {config.name: self._checked_labels(config) for config in configs}
+            old = self._configs
+            with self._lock:
+                self._configs = {config.name: config for config in configs}
+                self._labels = labels
+                for config in configs:
+                    self._versions.setdefault(config.name, {})
+            for name in set(old) - set(self._configs):
+                self._unload(name, list(self._versions[name]))
+            for config in configs:
+                if not self._stopped.is_set():
+                    self._poll_model(config)
+            available = self.available()
+            missing = [n for n in self._configs if n not in old and not available[n]]
+        if missing:
+            reasons = [self._reason(name) for name in missing]
+            raise StatusError(
+                "UNKNOWN",
+                f"{len(missing)} model(s) did not become available: "
+                f"{{{', '.join(reasons)}}}",
+            )
 
     def start(self, interval_s: float) -> None:
         """Polls in a thread of its own every `interval_s` seconds; 0 does not."""
@@ -61,13 +118,13 @@ class ModelStore:
         self._stopped.set()
         if self._thread is not None:
             self._thread.join(timeout_s)
-        for versions in self._versions.values():
+        for versions in list(self._versions.values()):
             for version in list(versions.values()):
                 version.abandon()
 
     def waiting(self) -> list[str]:
         """The models of which no version has been found yet."""
-        return [name for name, versions in self._versions.items() if not versions]
+        return [name for name in self._configs if not self._versions[name]]
 
     def failures(self) -> list[Version]:
         """For each model without an AVAILABLE version, the highest that failed."""
@@ -142,8 +199,7 @@ class ModelStore:
         if choice == "version":
             number = model_spec.version.value
         elif choice == "version_label":
-            config = self._configs.get(name)
-            number = config.labels.get(model_spec.version_label) if config else None
+            number = self._labels.get(name, {}).get(model_spec.version_label)
             if number is None:
                 raise StatusError(
                     "INVALID_ARGUMENT",
@@ -157,6 +213,37 @@ class ModelStore:
                     return versions[candidate]
         request = f"Latest({name})" if number is None else f"Specific({name}, {number})"
         raise StatusError("NOT_FOUND", f"Servable not found for request: {request}")
+
+    def _checked_labels(self, config: ModelConfig) -> dict[str, int]:
+        versions = self._versions.get(config.name, {})
+        for label, number in config.labels.items():
+            before = self._labels.get(config.name, {}).get(label, number)
+            if self._labels_before_load and before == number:
+                continue
+            if number not in versions or versions[number].state != "AVAILABLE":
+                raise StatusError(
+                    "FAILED_PRECONDITION",
+                    f"Request to assign label to version {number} of model "
+                    f"{config.name}, which is not currently available for inference",
+                )
+        return config.labels
+
+    def _reason(self, name: str) -> str:
+        """Why a model has no AVAILABLE version."""
+        for _, version in sorted(self._versions[name].items(), reverse=True):
+            if version.error is not None:
+                return (
+                    f"{{name: {name} version: {version.number} due to error: "
+                    f"{version.error}}}"
+                )
+        base_path = self._configs[name].base_path
+        return f"{{name: {name} has no version in {base_path}}}"
+
+    def _unload(self, name: str, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            if self._versions[name][number].state == "AVAILABLE":
+                self._versions[name][number].unload()
+                _log(f"{name} version {number} unloaded")
 
     def _poll_forever(self, interval_s: float) -> None:
         while not self._stopped.wait(interval_s):
@@ -179,10 +266,7 @@ class ModelStore:
             self._load(config.name, number, present[number])
         answering = [n for n in chosen if versions[n].state == "AVAILABLE"]
         if answering or not chosen:
-            for number, version in list(versions.items()):
-                if number not in chosen and version.state == "AVAILABLE":
-                    version.unload()
-                    _log(f"{config.name} version {number} unloaded")
+            self._unload(config.name, [n for n in versions if n not in chosen])
         for number in [n for n in versions if n not in present]:
             self._failed.pop((config.name, number), None)
 
@@ -193,10 +277,10 @@ class ModelStore:
         contents = _contents(path)
         if self._failed.get((name, number)) == contents:
             return
-        version = Version(name, number, path)
+        version = Version(name, number, path, self._options)
         with self._lock:
             self._versions[name][number] = version
-        version.load(warm_up=self._warm_up)
+        version.load()
         if version.error is None:
             self._failed.pop((name, number), None)
             self._warned.clear()

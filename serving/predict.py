@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from serving.batching import OnCancel
 from serving.status import StatusError
 from serving.version import Version
 
@@ -28,7 +29,12 @@ _VALUE_FIELDS = {
 }
 
 
-def predict(version: Version, request, timeout_ms: int | None = None):
+def predict(
+    version: Version,
+    request,
+    timeout_ms: int | None = None,
+    on_cancel: OnCancel | None = None,
+):
     """Answers a PredictRequest on one version.
 
     Inputs that the signature has defaults for may be left out.
@@ -38,6 +44,7 @@ def predict(version: Version, request, timeout_ms: int | None = None):
         request: `PredictRequest`. Its `model_spec` gives the signature; name and
             version have been resolved to `version`.
         timeout_ms: int, at least 1, or None for no limit.
+        on_cancel: `OnCancel`, or None if the client cannot tell.
 
     Returns:
         `PredictResponse` with the version used and the signature's name.
@@ -58,7 +65,7 @@ def predict(version: Version, request, timeout_ms: int | None = None):
     check_input_count(signature, request.inputs)
     arrays = _request_arrays(signature, request.inputs)
     outputs = run_signature(
-        version, signature, arrays, request.output_filter, timeout_ms
+        version, signature, arrays, request.output_filter, timeout_ms, on_cancel
     )
     response = predict_pb2.PredictResponse()
     response.model_spec.name = version.model_name
@@ -95,6 +102,7 @@ def run_signature(
     arrays: Mapping[str, np.ndarray],
     output_filter: Iterable[str] = (),
     timeout_ms: int | None = None,
+    on_cancel: OnCancel | None = None,
 ) -> dict[str, np.ndarray]:
     """Runs one signature on arrays.
 
@@ -104,6 +112,7 @@ def run_signature(
         arrays: dict from input name to array; every input.
         output_filter: The outputs wanted; all of them if empty.
         timeout_ms: int, at least 1, or None for no limit.
+        on_cancel: `OnCancel`, or None if the client cannot tell.
 
     Returns:
         Dict from output name to array.
@@ -129,6 +138,7 @@ def run_signature(
             for name in wanted or sorted(signature.outputs)
         },
         timeout_ms,
+        on_cancel,
     )
 
 

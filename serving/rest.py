@@ -5,10 +5,12 @@ import json
 import re
 import sys
 import threading
+import time
 import urllib.parse
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -18,6 +20,7 @@ from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2
 from serving import grpc_service
 from serving.json_reply import json_from_arrays
 from serving.json_request import arrays_from_json, parse_predict
+from serving.metrics import microseconds_since
 from serving.models import ModelStore
 from serving.predict import (
     DEFAULT_SIGNATURE,
@@ -33,10 +36,30 @@ MAX_UNPACKED_BYTES = 100 * 2**20
 _MODEL = r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?"
 _PREDICT_PATH = re.compile(_MODEL + ":(classify|regress|predict)", re.IGNORECASE)
 _STATUS_PATH = re.compile(_MODEL + "(/metadata)?", re.IGNORECASE)
+_CORS_HEADERS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "POST, GET",
+    "Access-Control-Allow-Headers": "Content-Type",
+}
+
+
+@dataclass(frozen=True)
+class RestOptions:
+    """What the REST port answers with.
+
+    Attributes:
+        timeout_ms: int. Longest run of one predict request, in milliseconds.
+        cors: bool. Let pages of other origins call, in a browser.
+        metrics_path: str or None. The path of the metrics; None has none.
+    """
+
+    timeout_ms: int = 30000
+    cors: bool = False
+    metrics_path: str | None = None
 
 
 def start(
-    store: ModelStore, host: str, port: int, timeout_ms: int
+    store: ModelStore, host: str, port: int, options: RestOptions
 ) -> tuple["RestServer", int]:
     """Opens the REST port and answers it from threads.
 
@@ -44,7 +67,7 @@ def start(
         store: `ModelStore` that answers.
         host: str. Interface to listen on.
         port: int. 0 takes a free one.
-        timeout_ms: int. Longest run of one predict request.
+        options: `RestOptions`.
 
     Returns:
         Tuple of the started server and its port.
@@ -52,7 +75,7 @@ def start(
     Raises:
         OSError: If the port cannot be had.
     """
-    server = RestServer((host, port), _handler(store, timeout_ms))
+    server = RestServer((host, port), _handler(store, options))
     threading.Thread(
         target=server.serve_forever, args=(0.05,), name="rest", daemon=True
     ).start()
@@ -94,6 +117,26 @@ def answer(
     if method == "GET" and path.lower() == "/v1/models":
         raise StatusError("INVALID_ARGUMENT", "Missing model name in request.")
     raise StatusError("INVALID_ARGUMENT", f"Malformed request: {method} {path}")
+
+
+def counted_as(path: str) -> tuple[str, str]:
+    """The model and the verb that a request under `/v1/` counts as in the metrics.
+
+    Args:
+        path: str. The request target as sent.
+
+    Returns:
+        Tuple of two str, empty where the path names none.
+
+    Example:
+    >>> counted_as("/v1/models/products:predict")
+    ('products', 'predict')
+    """
+    match = _PREDICT_PATH.fullmatch(path)
+    if match:
+        return urllib.parse.unquote(match[1]), match[4]
+    match = _STATUS_PATH.fullmatch(path)
+    return (urllib.parse.unquote(match[1]) if match else ""), ""
 
 
 def _model_spec(match: re.Match) -> model_pb2.ModelSpec:
@@ -186,7 +229,7 @@ class RestServer(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-def _handler(store: ModelStore, timeout_ms: int) -> type[BaseHTTPRequestHandler]:
+def _handler(store: ModelStore, options: RestOptions) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         server: RestServer
         protocol_version = "HTTP/1.1"
@@ -198,16 +241,31 @@ def _handler(store: ModelStore, timeout_ms: int) -> type[BaseHTTPRequestHandler]
                 self._answer()
 
         def _answer(self) -> None:
+            start_s, code, http_status = time.monotonic(), "OK", 200
             try:
                 body = self._read_body()
-                if not self.path.lower().startswith("/v1/"):
-                    self._reply(404, b"")
+                if self.path == options.metrics_path:
+                    self._reply(200, store.metrics.page(), {}, "text/plain")
                     return
-                reply = answer(store, self.command, self.path, body, timeout_ms)
-                self._reply(200, reply)
+                if not self.path.lower().startswith("/v1/"):
+                    self._reply(404, b"", {})
+                    return
+                if options.cors and self.command == "OPTIONS":
+                    reply = b""
+                else:
+                    reply = answer(
+                        store, self.command, self.path, body, options.timeout_ms
+                    )
             except StatusError as error:
-                text = json.dumps({"error": error.message}, indent=4)
-                self._reply(error.http_status, text.encode())
+                code, http_status = error.code, error.http_status
+                reply = json.dumps({"error": error.message}, indent=4).encode()
+            model, verb = counted_as(self.path)
+            if code == "OK":
+                store.metrics.request_latency.observe(
+                    microseconds_since(start_s, time.monotonic), model, verb, "REST"
+                )
+            store.metrics.request_count.increment(model, code)
+            self._reply(http_status, reply, _CORS_HEADERS if options.cors else {})
 
         def _read_body(self) -> bytes:
             if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
@@ -242,10 +300,18 @@ def _handler(store: ModelStore, timeout_ms: int) -> type[BaseHTTPRequestHandler]
                 body += self.rfile.read(size)
                 self.rfile.readline(100)
 
-        def _reply(self, http_status: int, body: bytes) -> None:
+        def _reply(
+            self,
+            http_status: int,
+            body: bytes,
+            headers: dict[str, str],
+            kind: str = "application/json",
+        ) -> None:
             self.send_response(http_status)
             if body:
-                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Type", kind)
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             if self.command != "HEAD":
@@ -255,7 +321,7 @@ def _handler(store: ModelStore, timeout_ms: int) -> type[BaseHTTPRequestHandler]
             """Writes no access log, as the real server does not."""
 
     # The names that http.server looks for.
-    for method in ("GET", "POST", "PUT", "DELETE", "HEAD"):
+    for method in ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS"):
         setattr(Handler, f"do_{method}", Handler._handle)
     return Handler
 

@@ -15,133 +15,26 @@ import socket
 import sys
 import threading
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import ExitStack
+from dataclasses import replace
 
-from serving.config import (
-    ConfigError,
-    ModelConfig,
-    check_base_path,
-    read_model_config_file,
+from serving.config import ConfigError, ModelConfig
+from serving.flags import FlagError
+from serving.options import (
+    FIRST_LINE,
+    build_parser,
+    check_batching,
+    model_configs,
+    parallelism,
 )
-from serving.flags import FlagError, FlagParser
+from serving.parameters import (
+    BatchingParameters,
+    read_batching_parameters,
+    read_monitoring_config,
+)
 
-FIRST_LINE = (
-    "Development server for laptops and tests; "
-    "in production run TensorFlow Serving (see serving/README.md)."
-)
 # How long an answer under way may take once the server has been told to stop.
 _GRACE_S = 2.0
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() in ("true", "1"):
-        return True
-    if text.lower() in ("false", "0"):
-        return False
-    raise argparse.ArgumentTypeError(f"expected true or false. Received: {text!r}")
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"expected 0 to 65535. Received: {text!r}")
-    return int(text)
-
-
-def _rest_port(text: str) -> int:
-    return -1 if text == "-1" else _port(text)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more. Received: {text!r}")
-    return int(text)
-
-
-def build_parser() -> FlagParser:
-    """The flags: those of tensorflow_model_server, and `--host`."""
-    parser = FlagParser("python -m serving.server", FIRST_LINE)
-    add = parser.add_argument
-    add("--model_name", default="default", help="name that clients ask for")
-    add(
-        "--model_base_path",
-        type=Path,
-        metavar="DIR",
-        help="directory that holds the version directories 1, 2, ...",
-    )
-    add(
-        "--model_config_file",
-        type=Path,
-        metavar="FILE",
-        help="ModelServerConfig in text form, for several models; "
-        "--model_name and --model_base_path are then not read",
-    )
-    add(
-        "--port",
-        type=_port,
-        default=8500,
-        help="gRPC port; 0 takes a free one (default: %(default)s)",
-    )
-    add(
-        "--rest_api_port",
-        type=_rest_port,
-        default=0,
-        help="REST port; 0 is off, -1 takes a free one (default: %(default)s)",
-    )
-    add(
-        "--host",
-        default="127.0.0.1",
-        help="interface of both ports (default: %(default)s; "
-        "tensorflow_model_server listens on all)",
-    )
-    add(
-        "--rest_api_timeout_in_ms",
-        type=_positive,
-        default=30000,
-        help="longest run of a REST request (default: %(default)s)",
-    )
-    add(
-        "--grpc_max_threads",
-        type=_positive,
-        default=4 * (os.cpu_count() or 1),
-        help="gRPC requests run at a time (default: %(default)s)",
-    )
-    add(
-        "--file_system_poll_wait_seconds",
-        type=float,
-        default=1.0,
-        help="seconds between looks for new versions; "
-        "0 looks once (default: %(default)s)",
-    )
-    add(
-        "--enable_model_warmup",
-        type=_boolean,
-        default=True,
-        metavar="BOOL",
-        help="run assets.extra/tf_serving_warmup_requests (default: true)",
-    )
-    add(
-        "--allow_version_labels_for_unavailable_models",
-        type=_boolean,
-        nargs="?",
-        const=True,
-        default=False,
-        metavar="BOOL",
-        help="accept version_labels in --model_config_file (default: false)",
-    )
-    return parser
-
-
-def _model_configs(options: argparse.Namespace) -> list[ModelConfig]:
-    if options.model_config_file is not None:
-        return read_model_config_file(
-            options.model_config_file,
-            allow_labels=options.allow_version_labels_for_unavailable_models,
-        )
-    if options.model_base_path is None:
-        raise ConfigError("one of --model_base_path and --model_config_file is needed")
-    config = ModelConfig(options.model_name, options.model_base_path)
-    check_base_path("--model_base_path", config)
-    return [config]
 
 
 def _check_port_is_free(flag: str, host: str, port: int) -> None:
@@ -178,22 +71,61 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_port_is_free("rest_api_port", options.host, options.rest_api_port)
         # TensorFlow's start-up notes would bury what this server has to say.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        return _serve(options, _model_configs(options), stopped)
+        configs = model_configs(options)
+        check_batching(options)
+        metrics_path = None
+        if options.monitoring_config_file is not None:
+            metrics_path = read_monitoring_config(options.monitoring_config_file)
+        with ExitStack() as stack:
+            return _serve(options, configs, metrics_path, stopped, stack)
     except (ConfigError, FlagError) as error:
         print(f"serving.server: {error}", file=sys.stderr)
         return 2
 
 
+def _load_options(options: argparse.Namespace, stack: ExitStack):
+    from serving.batching import BatchScheduler
+    from serving.load_options import LoadOptions
+
+    within, between = parallelism(options)
+    load_options = LoadOptions(
+        warm_up=options.enable_model_warmup,
+        intra_op_threads=within,
+        inter_op_threads=between,
+        batching_per_model=options.enable_per_model_batching_parameters,
+    )
+    if not options.enable_batching:
+        return load_options
+    if options.batching_parameters_file is None:
+        parameters = BatchingParameters(thread_pool_name="model_server_batch_threads")
+    else:
+        parameters = read_batching_parameters(options.batching_parameters_file)
+    scheduler = BatchScheduler(parameters, load_options.metrics)
+    stack.callback(scheduler.close)
+    return replace(load_options, scheduler=scheduler)
+
+
 def _serve(
-    options: argparse.Namespace, configs: list[ModelConfig], stopped: threading.Event
+    options: argparse.Namespace,
+    configs: list[ModelConfig],
+    metrics_path: str | None,
+    stopped: threading.Event,
+    stack: ExitStack,
 ) -> int:
+    """Loads, answers until `stopped`, and closes by way of `stack`."""
+    load_options = _load_options(options, stack)
+
     import tensorflow as tf
 
-    from serving import grpc_service, rest
+    from serving.config_poller import ConfigPoller
     from serving.models import ModelStore
 
     tf.get_logger().setLevel("ERROR")
-    store = ModelStore(configs, warm_up=options.enable_model_warmup)
+    store = ModelStore(
+        configs,
+        load_options,
+        labels_before_load=options.allow_version_labels_for_unavailable_models,
+    )
     interval_s = options.file_system_poll_wait_seconds
     store.poll()
     # As the real server, wait for a first version for as long as it takes.
@@ -211,36 +143,18 @@ def _serve(
                 file=sys.stderr,
             )
         return 1
-    try:
-        grpc_server, port = grpc_service.start(
-            store, options.host, options.port, options.grpc_max_threads
-        )
-    except OSError as error:
-        raise ConfigError(f"--port={options.port}: {error}") from error
-    rest_server, rest_text = None, "off"
-    if options.rest_api_port != 0:
-        try:
-            rest_server, rest_port = rest.start(
-                store,
-                options.host,
-                max(options.rest_api_port, 0),
-                options.rest_api_timeout_in_ms,
-            )
-        except OSError as error:
-            grpc_server.stop(0).wait()
-            raise ConfigError(
-                f"--rest_api_port={options.rest_api_port}: {error}"
-            ) from error
-        rest_text = f"{options.host}:{rest_port}"
+    grpc_server, rest_server, where = _open_ports(options, store, metrics_path)
     store.start(interval_s)
+    config_interval_s = options.model_config_file_poll_wait_seconds
+    if options.model_config_file is not None and config_interval_s > 0:
+        poller = ConfigPoller(store, options.model_config_file, config_interval_s)
+        poller.start()
+        stack.callback(poller.stop)
     models = ", ".join(
         f"{name} (version {', '.join(map(str, numbers))})"
         for name, numbers in store.available().items()
     )
-    print(
-        f"ready: gRPC {options.host}:{port}, REST {rest_text}, models: {models}",
-        flush=True,
-    )
+    print(f"ready: {where}, models: {models}", flush=True)
     stopped.wait()
     stopping = grpc_server.stop(_GRACE_S)
     if rest_server is not None:
@@ -248,11 +162,46 @@ def _serve(
         rest_server.server_close()
         rest_server.drain(_GRACE_S)
     stopping.wait(_GRACE_S)
-    # Cancels what still runs, which the threads of the requests wait for.
+    # Cancels what still waits and runs, which the threads of the requests wait for.
+    stack.close()
     store.stop()
     if rest_server is not None:
         rest_server.drain(_GRACE_S)
     return 0
+
+
+def _open_ports(options: argparse.Namespace, store, metrics_path: str | None):
+    """The gRPC server, the REST server or None, and where they listen."""
+    from serving import grpc_service, rest
+
+    try:
+        grpc_server, port = grpc_service.start(
+            store,
+            options.host,
+            options.port,
+            options.grpc_max_threads,
+            health_service=options.enable_grpc_healthcheck_service,
+        )
+    except OSError as error:
+        raise ConfigError(f"--port={options.port}: {error}") from error
+    grpc_text = f"gRPC {options.host}:{port}"
+    if options.rest_api_port == 0:
+        return grpc_server, None, f"{grpc_text}, REST off"
+    rest_options = rest.RestOptions(
+        timeout_ms=options.rest_api_timeout_in_ms,
+        cors=options.rest_api_enable_cors_support,
+        metrics_path=metrics_path,
+    )
+    try:
+        rest_server, rest_port = rest.start(
+            store, options.host, max(options.rest_api_port, 0), rest_options
+        )
+    except OSError as error:
+        grpc_server.stop(0).wait()
+        raise ConfigError(
+            f"--rest_api_port={options.rest_api_port}: {error}"
+        ) from error
+    return grpc_server, rest_server, f"{grpc_text}, REST {options.host}:{rest_port}"
 
 
 if __name__ == "__main__":

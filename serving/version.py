@@ -2,11 +2,16 @@
 
 import importlib
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from serving.batching import BatchQueue, OnCancel
+from serving.config import ConfigError
+from serving.load_options import LoadOptions
+from serving.metrics import microseconds_since
 from serving.status import CODES, StatusError
 
 # The real server refuses a warm-up file of more records.
@@ -25,39 +30,41 @@ class Version:
         model_name: str.
         number: int. The version.
         path: Path of the version directory.
+        options: `LoadOptions`.
 
     Attributes:
         state: str. "START", "LOADING", "AVAILABLE", "UNLOADING" or "END".
         error: `StatusError` or None. Why the load failed; the state is then "END".
     """
 
-    def __init__(self, model_name: str, number: int, path: Path) -> None:
+    def __init__(
+        self, model_name: str, number: int, path: Path, options: LoadOptions
+    ) -> None:
         self.model_name = model_name
         self.number = number
         self.path = path
         self.state = "START"
         self.error: StatusError | None = None
         self.signatures: Mapping = {}
+        self._options = options
         self._session = None
+        # By the tensors fed and fetched, as a signature names them.
+        self._queues: dict[tuple[frozenset, frozenset], BatchQueue] = {}
         self._lock = threading.Lock()
         self._num_leases = 0
 
-    def load(self, *, warm_up: bool = True) -> None:
+    def load(self) -> None:
         """Loads the directory, runs its warm-up requests and becomes AVAILABLE.
 
         Never raises for a bad directory: the state becomes "END" and `error`
         says why.
-
-        Args:
-            warm_up: bool. Run `assets.extra/tf_serving_warmup_requests`.
         """
         self.state = "LOADING"
         try:
             self._open_session()
-            if warm_up:
+            self._open_queues()
+            if self._options.warm_up:
                 self._warm_up()
-        except StatusError as error:
-            self._fail(error)
         except Exception as error:
             # A SavedModel is a program of someone else's. Whatever its load
             # raises, the versions that already answer must go on answering.
@@ -98,8 +105,9 @@ class Version:
         feeds: Mapping[str, np.ndarray],
         fetches: Mapping[str, tuple[str, str]],
         timeout_ms: int | None = None,
+        on_cancel: OnCancel | None = None,
     ) -> dict[str, np.ndarray]:
-        """Runs the graph.
+        """Runs the graph, in a batch with other requests where that is set up.
 
         As in the real server, the dtype of a feed is checked and its shape is
         not: an input without `tf.ensure_shape` gets what the client sent.
@@ -109,13 +117,39 @@ class Version:
             fetches: dict from output name to a tensor's name and its dtype name,
                 for example `{"scores": ("StatefulPartitionedCall:0", "float")}`.
             timeout_ms: int, at least 1, or None for no limit.
+            on_cancel: `OnCancel`, or None if the client cannot tell. A request that
+                waits for its batch then ends; one that runs does not.
 
         Returns:
             Dict from output name to array; strings are object arrays of bytes.
 
         Raises:
-            StatusError: With the code that the graph ended in.
+            StatusError: With the code that the graph ended in; with batching,
+                also those of `BatchQueue.call`.
         """
+        start_s = time.monotonic()
+        tensors = dict(fetches.values())
+        # A request for some outputs only is in no queue and runs by itself.
+        queue = self._queues.get((frozenset(feeds), frozenset(tensors)))
+        if queue is None:
+            values = self._run(feeds, tensors, timeout_ms)
+        else:
+            values = queue.call(feeds, timeout_ms, on_cancel)
+        self._options.metrics.runtime_latency.observe(
+            microseconds_since(start_s, time.monotonic),
+            self.model_name,
+            "Predict",
+            "TF1",
+        )
+        return {name: values[tensor] for name, (tensor, _) in fetches.items()}
+
+    def _run(
+        self,
+        feeds: Mapping[str, np.ndarray],
+        tensors: Mapping[str, str],
+        timeout_ms: int | None,
+    ) -> dict[str, np.ndarray]:
+        """Runs the graph once for `tensors`, by name with their dtype names."""
         import tensorflow as tf
 
         # Session.run and its callables compare shapes in Python, which the C++
@@ -132,7 +166,7 @@ class Version:
                 session._session,
                 buffer,
                 {_tensor(session, name): array for name, array in feeds.items()},
-                [_tensor(session, name) for name, _ in fetches.values()],
+                [_tensor(session, name) for name in tensors],
                 [],
                 None,
             )
@@ -142,7 +176,7 @@ class Version:
             pywrap_tf_session.TF_DeleteBuffer(buffer)
         return {
             name: np.asarray(value, object if dtype == "string" else None)
-            for (name, (_, dtype)), value in zip(fetches.items(), values, strict=True)
+            for (name, dtype), value in zip(tensors.items(), values, strict=True)
         }
 
     def _open_session(self) -> None:
@@ -150,9 +184,7 @@ class Version:
 
         # The stock server links TensorFlow Text, so its ops must be known here.
         importlib.import_module("tensorflow_text")
-        config = tf.compat.v1.ConfigProto(allow_soft_placement=True)
-        # Other programs of a laptop need the accelerator too.
-        config.gpu_options.allow_growth = True
+        config = self._options.session_config()
         session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
         try:
             with session.graph.as_default():
@@ -165,16 +197,49 @@ class Version:
         self.signatures = dict(meta_graph.signature_def)
         self._session = session
 
+    def _open_queues(self) -> None:
+        from serving.predict import dtype_name
+
+        try:
+            parameters = self._options.batching_parameters(self.path)
+        except ConfigError as error:
+            raise StatusError("INVALID_ARGUMENT", str(error)) from error
+        if parameters is None:
+            return
+        for signature in self.signatures.values():
+            feeds = frozenset(info.name for info in signature.inputs.values())
+            tensors = {x.name: dtype_name(x) for x in signature.outputs.values()}
+            key = (feeds, frozenset(tensors))
+            if feeds and key not in self._queues:
+                self._queues[key] = self._options.scheduler.add_queue(
+                    parameters,
+                    lambda inputs, timeout_ms, tensors=tensors: self._run(
+                        inputs, tensors, timeout_ms
+                    ),
+                )
+
     def _warm_up(self) -> None:
+        path = self.path / "assets.extra" / "tf_serving_warmup_requests"
+        if not path.exists():
+            return
+        start_s, code = time.monotonic(), "OK"
+        try:
+            self._run_warm_up_records(path)
+        except Exception as error:
+            code = _as_status(error).code
+            raise
+        finally:
+            self._options.metrics.model_warmup_latency.observe(
+                microseconds_since(start_s, time.monotonic), str(self.path), code
+            )
+
+    def _run_warm_up_records(self, path: Path) -> None:
         import tensorflow as tf
         from google.protobuf.message import DecodeError
         from tensorflow_serving.apis import prediction_log_pb2
 
         from serving.predict import predict
 
-        path = self.path / "assets.extra" / "tf_serving_warmup_requests"
-        if not path.exists():
-            return
         records = tf.data.TFRecordDataset([str(path)]).as_numpy_iterator()
         for index, record in enumerate(records):
             place = f"warm-up record {index}"
@@ -206,6 +271,9 @@ class Version:
         self.error = error
 
     def _close(self) -> None:
+        queues, self._queues = self._queues, {}
+        for queue in queues.values():
+            self._options.scheduler.remove_queue(queue)
         session, self._session = self._session, None
         if session is not None:
             session.close()
@@ -222,6 +290,8 @@ def _tensor(session, name: str):
 
 def _as_status(error: Exception) -> StatusError:
     """The status of an error that TensorFlow or the file system raised."""
+    if isinstance(error, StatusError):
+        return error
     number = getattr(error, "error_code", None)
     text = str(getattr(error, "message", error))
     if isinstance(number, int) and 0 < number < len(CODES):

@@ -1,4 +1,8 @@
-"""Tiny SavedModels, and servers that answer with them."""
+"""Servers that answer with tiny SavedModels: our own, or one started by hand.
+
+With `--serving-address` the tests that talk to a server talk to that one, for
+example to TensorFlow Serving; `tests/serving_models.py` writes what it serves.
+"""
 
 import contextlib
 import json
@@ -15,126 +19,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from serving_models import (
+    batching_flags,
+    flags,
+    write_everything,
+    write_half,
+    write_offset,
+    write_warm_up,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def write_half(path: Path, offset: float = 0.0) -> Path:
-    """A SavedModel of many signatures; the default one is `y = x / 2 + offset`."""
-    import tensorflow as tf
-
-    floats = tf.TensorSpec([None], tf.float32)
-    module = tf.Module()
-    module.offset = tf.Variable(offset)
-    ten = tf.constant([10.0])
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
-    def half(x):
-        x = tf.ensure_shape(x, [None])
-        return {"y": x / 2 + module.offset}
-
-    @tf.function(input_signature=[floats, floats])
-    def add(a, b=ten):
-        return {"sum": a + b, "difference": a - b}
-
-    @tf.function(input_signature=[tf.TensorSpec([None, 4, 4, 3], tf.float32)])
-    def mean(image):
-        image = tf.ensure_shape(image, [None, 4, 4, 3])
-        return {"mean": tf.reduce_mean(image, axis=[1, 2, 3])}
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
-    def echo(text):
-        text = tf.ensure_shape(text, [None])
-        return {"text": text, "raw_bytes": text, "length": tf.strings.length(text)}
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64)])
-    def kinds(number):
-        names = ("int8", "uint8", "int16", "int32", "int64", "uint32", "uint64")
-        outputs = {name: tf.cast(number, name) for name in names}
-        return outputs | {
-            "float": tf.cast(number, tf.float32),
-            "double": tf.cast(number, tf.float64),
-            "bool": number > 0,
-            "string": tf.as_string(number),
-        }
-
-    @tf.function(input_signature=[floats])
-    def bfloat16(x):
-        return {"y": tf.cast(x, tf.bfloat16)}
-
-    @tf.function(input_signature=[floats])
-    def total(x):
-        return {"total": tf.reduce_sum(x)}
-
-    @tf.function(input_signature=[floats])
-    def slow(x):
-        return {"y": tf.while_loop(lambda y: y[0] < 1e30, lambda y: [y * 1.0], [x])[0]}
-
-    tf.saved_model.save(
-        module,
-        str(path),
-        signatures={
-            "serving_default": half,
-            "add": add,
-            "mean": mean,
-            "echo": echo,
-            "kinds": kinds,
-            "bfloat16": bfloat16,
-            "total": total,
-            "slow": slow,
-        },
-    )
-    return path
-
-
-def write_products(path: Path) -> Path:
-    """A SavedModel with the signatures of our exports; every product is a shoe."""
-    import tensorflow as tf
-
-    module = tf.Module()
-    module.scores = tf.Variable([[0.75, 0.25]])
-    specs = [
-        tf.TensorSpec([None], tf.string, name=name)
-        for name in ("title", "description", "image")
-    ]
-
-    @tf.function(input_signature=specs)
-    def classify(title, description, image):
-        title = tf.ensure_shape(title, [None])
-        description = tf.ensure_shape(description, [None])
-        image = tf.ensure_shape(image, [None])
-        batch = tf.shape(title)[0]
-        has_image = tf.strings.length(image)[:, None] > 0
-        return {
-            "labels": tf.tile([["shoe", "hat"]], [batch, 1]),
-            "scores": tf.tile(module.scores, [batch, 1]),
-            "assigned": tf.tile([[True, False]], [batch, 1]),
-            "image_used": has_image,
-            "image_status": tf.where(has_image, "used", "missing"),
-        }
-
-    @tf.function(input_signature=specs)
-    def probabilities(title, description, image):
-        del description, image
-        return {"probabilities": tf.tile(module.scores, [tf.shape(title)[0], 1])}
-
-    tf.saved_model.save(
-        module,
-        str(path),
-        signatures={"serving_default": classify, "probabilities": probabilities},
-    )
-    return path
-
-
-def write_warm_up(path: Path, records: list[bytes]) -> None:
-    """Puts a file of warm-up records into a version directory."""
-    import tensorflow as tf
-
-    (path / "assets.extra").mkdir()
-    file = path / "assets.extra" / "tf_serving_warmup_requests"
-    with tf.io.TFRecordWriter(str(file)) as writer:
-        for record in records:
-            writer.write(record)
 
 
 def wait_until(condition, timeout_s: float = 20.0) -> None:
@@ -212,33 +106,122 @@ class ServerProcess:
         return code
 
 
-@pytest.fixture(scope="session")
-def written(tmp_path_factory):
-    """Directories of the two SavedModels, to copy from or to serve."""
-    base = tmp_path_factory.mktemp("written")
+def pytest_addoption(parser):
+    group = parser.getgroup("serving")
+    form = "HOST:GRPC_PORT,REST_PORT"
+    group.addoption(
+        "--serving-address", metavar=form, help="test this server, not our own"
+    )
+    group.addoption(
+        "--batching-address", metavar=form, help="the same, with batching switched on"
+    )
+    group.addoption(
+        "--serving-models",
+        metavar="DIR",
+        type=Path,
+        help="what tests/serving_models.py wrote for these servers",
+    )
+
+
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers",
+        "development_server_only(reason): not for a server given by address",
+    )
+
+
+def live(config) -> bool:
+    """Are servers given by address?"""
+    # None where only other tests' conftest files were read at start.
+    options = ("--serving-address", "--batching-address")
+    return any(config.getoption(option, None) for option in options)
+
+
+def pytest_collection_modifyitems(config, items):
+    if not live(config):
+        return
+    here = Path(__file__).parent
+    for item in items:
+        marker = item.get_closest_marker("development_server_only")
+        if here not in Path(item.path).parents:
+            continue
+        if marker is not None:
+            item.add_marker(pytest.mark.skip(reason=marker.args[0]))
+        elif not {"server", "batching_server"} & set(item.fixturenames):
+            reason = "talks to no server, or to one of its own"
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def given_address(config, option: str) -> SimpleNamespace | None:
+    """The server that an option names; None without the option."""
+    text = config.getoption(option, None)
+    if text is None:
+        return None
+    match = re.fullmatch(r"([^:,]+):(\d+),(\d+)", text)
+    if match is None:
+        raise pytest.UsageError(
+            f"{option}: expected HOST:GRPC_PORT,REST_PORT. Received: {text}"
+        )
+    host, grpc_port, rest_port = match.groups()
     return SimpleNamespace(
-        half=write_half(base / "half" / "1"), products=write_products(base / "p" / "1")
+        grpc=f"{host}:{grpc_port}",
+        rest=f"{host}:{rest_port}",
+        url=f"http://{host}:{rest_port}/v1/models",
     )
 
 
 @pytest.fixture(scope="session")
-def server(written, tmp_path_factory):
-    """The development server as a process, with the models half and products."""
-    base = tmp_path_factory.mktemp("server")
-    config = base / "models.pbtxt"
-    models = "".join(
-        f'config {{ name: "{name}" base_path: "{path.parent}" '
-        'model_platform: "tensorflow" version_labels { key: "stable" value: 1 } }\n'
-        for name, path in (("half", written.half), ("products", written.products))
+def models_directory(request, tmp_path_factory) -> Path:
+    """What `tests/serving_models.py` writes. What a test changes, it puts back."""
+    given = request.config.getoption("--serving-models", None)
+    if given is not None:
+        return given
+    if live(request.config):
+        pytest.skip("needs --serving-models")
+    directory = tmp_path_factory.mktemp("models")
+    write_everything(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def written(models_directory):
+    """Directories of two SavedModels, to copy from or to serve."""
+    return SimpleNamespace(
+        half=models_directory / "half" / "1",
+        products=models_directory / "products" / "1",
     )
-    config.write_text(f"model_config_list {{ {models} }}")
+
+
+@pytest.fixture(scope="session")
+def server(request, tmp_path_factory):
+    """A server with the models half, products and swap."""
+    given = given_address(request.config, "--serving-address")
+    if given is not None:
+        yield given
+        return
+    if live(request.config):
+        pytest.skip("needs --serving-address")
+    directory = request.getfixturevalue("models_directory")
+    yield from started(flags(directory), tmp_path_factory.mktemp("server"))
+
+
+@pytest.fixture(scope="session")
+def batching_server(request, tmp_path_factory):
+    """A server with the model half that joins requests to batches."""
+    given = given_address(request.config, "--batching-address")
+    if given is not None:
+        yield given
+        return
+    if live(request.config):
+        pytest.skip("needs --batching-address")
+    directory = request.getfixturevalue("models_directory")
+    yield from started(batching_flags(directory), tmp_path_factory.mktemp("batching"))
+
+
+def started(server_flags: list[str], directory: Path):
+    """Yields the development server as a process, and stops it afterwards."""
     process = ServerProcess(
-        f"--model_config_file={config}",
-        "--allow_version_labels_for_unavailable_models",
-        "--port=0",
-        "--rest_api_port=-1",
-        "--rest_api_timeout_in_ms=2000",
-        log=base / "stderr.txt",
+        *server_flags, "--port=0", "--rest_api_port=-1", log=directory / "stderr.txt"
     )
     try:
         process.wait_ready()
@@ -255,11 +238,13 @@ def local():
 
     with contextlib.ExitStack() as stack:
 
-        def start(*configs, poll_s=0.02, **options):
+        def start(*configs, poll_s=0.02, max_threads=8, rest_options=None, **options):
             store = ModelStore(configs, **options)
             store.poll()
-            grpc_server, port = grpc_service.start(store, "127.0.0.1", 0, 8)
-            rest_server, rest_port = rest.start(store, "127.0.0.1", 0, 30000)
+            grpc_server, port = grpc_service.start(store, "127.0.0.1", 0, max_threads)
+            rest_server, rest_port = rest.start(
+                store, "127.0.0.1", 0, rest_options or rest.RestOptions()
+            )
             store.start(poll_s)
             stack.callback(store.stop)
             stack.callback(rest_server.server_close)
@@ -283,5 +268,6 @@ def tools():
         http=http,
         wait_until=wait_until,
         write_half=write_half,
+        write_offset=write_offset,
         write_warm_up=write_warm_up,
     )

@@ -18,6 +18,7 @@ from tensorflow_serving.apis import (
 )
 
 from serving.config import ConfigError, ModelConfig, read_model_config_file
+from serving.load_options import LoadOptions
 from serving.models import ModelStore
 from serving.status import StatusError
 
@@ -61,8 +62,8 @@ def store_of():
     """Makes stores that are polled by hand, and stops them."""
     stores = []
 
-    def make(*configs, **options):
-        stores.append(ModelStore(configs, **options))
+    def make(config, options=None):
+        stores.append(ModelStore([config], options))
         stores[-1].poll()
         return stores[-1]
 
@@ -358,7 +359,7 @@ def test_a_warm_up_file_that_is_no_tfrecord_fails_the_load(tmp_path, halves, sto
 def test_warm_up_can_be_switched_off(tmp_path, halves, store_of, tools):
     base = tmp_path / "half"
     tools.write_warm_up(put(halves[1], base, 1), [b"no record"])
-    store = store_of(ModelConfig("half", base), warm_up=False)
+    store = store_of(ModelConfig("half", base), LoadOptions(warm_up=False))
     assert store.available() == {"half": [1]}
 
 
@@ -405,7 +406,7 @@ def config_text(**fields) -> str:
 def test_a_config_file_is_followed(tmp_path, text, expected):
     file = tmp_path / "models.pbtxt"
     file.write_text(text.replace("BASE", str(tmp_path)))
-    (config,) = read_model_config_file(file, allow_labels=True)
+    (config,) = read_model_config_file(file)
     assert config == ModelConfig("m", tmp_path, **expected)
 
 
@@ -418,7 +419,7 @@ def test_a_config_file_is_followed(tmp_path, text, expected):
         ("custom_model_config {}", "Received: custom_model_config."),
         (
             config_text().replace("{ config", "{ " + CONFIG + " config", 1),
-            "the model name 'm' is given twice",
+            "Illegal to list model m multiple times",
         ),
         (config_text(name='""'), "a model without a name"),
         (config_text(model_platform='"other"'), 'must be "tensorflow". Received: \'ot'),
@@ -426,10 +427,6 @@ def test_a_config_file_is_followed(tmp_path, text, expected):
         (config_text(base_path='"m"'), "base_path must be absolute. Received: 'm'"),
         (config_text(base_path='"BASE/nope"'), "is not a directory. Received: "),
         (config_text(logging_config=""), "logging_config is not supported"),
-        (
-            config_text(version_labels='key: "a" value: 1'),
-            "version_labels need --allow",
-        ),
         (config_text(model_version_policy="specific: {}"), "lists no versions"),
     ],
 )
@@ -437,7 +434,7 @@ def test_a_config_file_that_cannot_be_followed_is_refused(tmp_path, text, proble
     file = tmp_path / "models.pbtxt"
     file.write_text(text.replace("BASE", str(tmp_path)))
     with pytest.raises(ConfigError) as caught:
-        read_model_config_file(file, allow_labels=False)
+        read_model_config_file(file)
     assert problem in str(caught.value)
     assert str(caught.value).startswith(str(file))
     assert "\n" not in str(caught.value)

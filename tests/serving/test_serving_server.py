@@ -14,6 +14,8 @@ import pytest
 
 from serving import server as server_module
 
+pytestmark = pytest.mark.development_server_only("looks at the process itself")
+
 
 def run(tools, *flags, module="serving.server"):
     return subprocess.run(
@@ -33,7 +35,7 @@ def test_the_first_line_says_what_it_is_for(server):
 def test_the_ready_line_names_ports_and_versions(server):
     assert server.ready_line == (
         f"ready: gRPC {server.grpc}, REST {server.rest}, "
-        "models: half (version 1), products (version 1)"
+        "models: half (version 1), products (version 1), swap (version 1)"
     )
 
 
@@ -74,13 +76,51 @@ def test_the_room_imports_no_other_room():
     ("flags", "problem"),
     [
         (["--prot=8500"], "unknown flag --prot; did you mean --port?"),
-        (["--enable_batching"], "unknown flag --enable_batching; "),
+        (["--use_alts_credentials"], "unknown flag --use_alts_credentials; "),
         (["--port=abc"], "argument --port: expected 0 to 65535. Received: 'abc'"),
         (["--port", "65536"], "argument --port: expected 0 to 65535."),
         (["--rest_api_port=-2"], "argument --rest_api_port: expected 0 to 65535."),
         (["--grpc_max_threads=0"], "expected 1 or more. Received: '0'"),
         (["--enable_model_warmup=maybe"], "expected true or false. Received: 'maybe'"),
         (["--file_system_poll_wait_seconds=x"], "invalid float value: 'x'"),
+        (["--tensorflow_session_parallelism=x"], "expected 0 or more. Received: 'x'"),
+        (
+            ["--model_config_file_poll_wait_seconds=-1"],
+            "expected seconds, 0 or more. Received: '-1'",
+        ),
+        (
+            ["--port=0", "--model_base_path=.", "--batching_parameters_file=b.pbtxt"],
+            "--batching_parameters_file is set without --enable_batching",
+        ),
+        (
+            [
+                "--port=0",
+                "--model_base_path=.",
+                "--enable_per_model_batching_parameters",
+            ],
+            "--enable_per_model_batching_parameters is set without --enable_batching",
+        ),
+        (
+            ["--port=0", "--model_base_path=.", "--monitoring_config_file=NOPE"],
+            "NOPE: cannot be read: No such file",
+        ),
+        (
+            [
+                "--port=0",
+                "--model_base_path=.",
+                "--enable_batching",
+                "--batching_parameters_file=NOPE",
+            ],
+            "NOPE: cannot be read: No such file",
+        ),
+        (
+            ["--port=0", "--model_base_path=."]
+            + [
+                f"--tensorflow_{kind}_parallelism=1"
+                for kind in ("session", "intra_op", "inter_op")
+            ],
+            "not all three",
+        ),
         (["--port=0"], "one of --model_base_path and --model_config_file is needed"),
         (["--port=0", "--model_base_path=NOPE"], "is not a directory. Received: NOPE"),
         (
