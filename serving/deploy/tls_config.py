@@ -70,14 +70,18 @@ def _check_pair(key: Path, certificate: Path) -> None:
     """A server that cannot use its key would start and refuse every client."""
 
     def no_password() -> str:
-        raise PemError(f"--key: {key}: the key is encrypted; the server needs it plain.")
+        raise PemError(
+            f"--key: {key}: the key is encrypted; the server needs it plain."
+        )
 
     try:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate, key, password=no_password)
     except ssl.SSLError as error:
         reason = error.reason or "cannot be read"
-        raise PemError(f"--key and --certificate do not go together: {reason}") from error
+        raise PemError(
+            f"--key and --certificate do not go together: {reason}"
+        ) from error
 
 
 def _write_private(path: Path, text: str) -> None:

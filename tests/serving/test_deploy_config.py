@@ -8,7 +8,12 @@ from pathlib import Path
 
 import grpc
 import pytest
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf import (
+    descriptor_pb2,
+    descriptor_pool,
+    message_factory,
+    text_format,
+)
 from tensorflow_serving.apis import (
     model_management_pb2,
     model_service_pb2_grpc,
@@ -188,7 +193,9 @@ def write_tls(script, pem: Path, to: Path) -> tuple[int, str]:
     )
 
 
-def test_tls_config_holds_the_pem_files_and_only_its_owner_reads_it(script, pem, tmp_path):
+def test_tls_config_holds_the_pem_files_and_only_its_owner_reads_it(
+    script, pem, tmp_path
+):
     file = tmp_path / "tls.config"
     assert write_tls(script, pem, file) == (0, "")
     config = parse(file, "SSLConfig")
@@ -228,7 +235,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
     def __init__(self) -> None:
         self.received: list = []
 
-    def HandleReloadConfigRequest(self, request, context):  # noqa: N802
+    def HandleReloadConfigRequest(self, request, context):
         self.received.append(request.config)
         reply = model_management_pb2.ReloadConfigResponse()
         (model,) = request.config.model_config_list.config
@@ -249,7 +256,9 @@ def serve(service, credentials=None) -> tuple[grpc.Server, int]:
     return server, port
 
 
-def test_reload_sends_the_file_over_tls_with_the_clients_certificate(script, pem, tmp_path):
+def test_reload_sends_the_file_over_tls_with_the_clients_certificate(
+    script, pem, tmp_path
+):
     file = tmp_path / "tls.config"
     assert write_tls(script, pem, file) == (0, "")
     tls = parse(file, "SSLConfig")
