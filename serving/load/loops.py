@@ -164,6 +164,7 @@ def _run(user_class: type, users: int) -> list[Sample]:
     # Bugs must end the test, not only the user that met one.
     environment = Environment(user_classes=[user_class], catch_exceptions=False)
 
+    # locust's own statistics round times to two digits.
     def keep(context: dict[str, Any], **_: Any) -> None:
         samples.append(context["sample"])
 

@@ -212,15 +212,21 @@ def test_help_needs_neither_locust_nor_tensorflow(tools):
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
-def test_the_guides_command_parses():
+def test_the_guides_commands_parse():
     from serving import load_test as module
 
     guide = module.Path(module.__file__).parents[1] / "docs" / "serving.md"
-    (line,) = [
+    lines = [
         line
         for line in guide.read_text("utf-8").splitlines()
         if line.startswith("python -m serving.load_test")
     ]
-    options = module.build_parser().parse(line.split()[3:])
-    assert (options.label, options.users) == ("canary", 4)
-    assert options.columns == ["title", "description", "image"]
+    parsed = [module.build_parser().parse(line.split()[3:]) for line in lines]
+    assert [(o.users, o.rate) for o in parsed] == [
+        (4, None),
+        (None, 20),
+        (1, None),
+        (4, None),
+    ]
+    for options in parsed:
+        assert options.columns == ["title", "description", "image"]
