@@ -16,7 +16,7 @@ MISSING, USED, NOT_AN_IMAGE, TOO_LARGE, CORRUPT, SKIPPED = range(len(STATUSES))
 
 # Part of what caches of decoded images are known by: to be raised when this file
 # begins to give other pixels for the same bytes.
-DECODER_VERSION = 1
+DECODER_VERSION = 2
 
 MAX_PIXELS = 50_000_000  # width x height; a decoded image takes 3 bytes a pixel
 MAX_FILE_BYTES = 100_000_000
@@ -40,7 +40,7 @@ def decode_batch(encoded: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
     rows = tf.size(encoded, out_type=tf.int64)
 
     def row(index):
-        image, status = _decode(encoded[index])
+        image, status = _decode(encoded[index], size)
         return index, _resize(image, size), status
 
     # An element that raises is dropped, so a bad row costs only itself. A dataset
@@ -82,7 +82,9 @@ def decode_file(path: tf.Tensor, size: int) -> tf.Tensor:
     encoded = tf.io.read_file(path)
     is_jpeg = tf.equal(tf.strings.substr(encoded, 0, len(JPEG)), JPEG)
     image = tf.cond(
-        is_jpeg, lambda: _decode_jpeg(encoded), lambda: _decode_any(encoded, path)
+        is_jpeg,
+        lambda: _decode_jpeg(encoded, tf.io.extract_jpeg_shape(encoded)[:2], size),
+        lambda: _decode_any(encoded, path, size),
     )
     return _resize(image, size)
 
@@ -117,12 +119,16 @@ def decode_files(paths: np.ndarray, size: int) -> tf.data.Dataset:
 # A call that stays a call: put in line, its operations would be walked through for
 # every JPEG too.
 @tf.function(
-    input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.string)],
+    input_signature=[
+        tf.TensorSpec([], tf.string),
+        tf.TensorSpec([], tf.string),
+        tf.TensorSpec([], tf.int32),
+    ],
     autograph=False,
     experimental_attributes={"_noinline": True},
 )
-def _decode_any(encoded: tf.Tensor, path: tf.Tensor) -> tf.Tensor:
-    image, status = _decode(encoded)
+def _decode_any(encoded: tf.Tensor, path: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    image, status = _decode(encoded, size)
 
     def fail():
         # Says the path, which is no number. An assertion would do, were it not
@@ -134,16 +140,18 @@ def _decode_any(encoded: tf.Tensor, path: tf.Tensor) -> tf.Tensor:
     return tf.cond(tf.equal(status, USED), lambda: image, fail)
 
 
-def _decode(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _decode(encoded: tf.Tensor, size: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """One image and its status; raises where only decoding shows the damage."""
+
+    def jpeg():
+        sides = tf.io.extract_jpeg_shape(encoded)[:2]
+        return _if_small(_product(sides), lambda: _decode_jpeg(encoded, sides, size))
+
     return tf.switch_case(
         _kind(encoded),
         [
             lambda: _nothing(MISSING),
-            lambda: _if_small(
-                _product(tf.io.extract_jpeg_shape(encoded)[:2]),
-                lambda: _decode_jpeg(encoded),
-            ),
+            jpeg,
             lambda: _if_small(
                 _product(_numbers(encoded, 16, 2, tf.int32, little=False)),
                 lambda: _on_white(_decode_png(encoded)),
@@ -208,8 +216,27 @@ def _resize(image: tf.Tensor, size: int) -> tf.Tensor:
     return tf.ensure_shape(image, [size, size, 3])
 
 
-def _decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
-    return _float(tf.io.decode_jpeg(encoded, 3, **JPEG_OPTIONS))
+def _decode_jpeg(
+    encoded: tf.Tensor, sides: tf.Tensor, size: int | tf.Tensor
+) -> tf.Tensor:
+    """Decodes a JPEG, a large one at 1/2, 1/4 or 1/8 of its size.
+
+    The shorter side is left at least twice as long as it is to be, so that resizing
+    still has the last word.
+
+    Args:
+        encoded: string scalar.
+        sides: int32 `(2,)`, by its header.
+        size: Side in pixels that it will be resized to.
+    """
+    ratios = np.array([2, 4, 8], np.int32)
+    steps = tf.cast(tf.reduce_min(sides) >= 2 * size * ratios, tf.int32)
+    branches = [partial(_at_ratio, encoded, ratio) for ratio in (1, *ratios.tolist())]
+    return tf.switch_case(tf.reduce_sum(steps), branches)
+
+
+def _at_ratio(encoded: tf.Tensor, ratio: int) -> tf.Tensor:
+    return _float(tf.io.decode_jpeg(encoded, 3, ratio=ratio, **JPEG_OPTIONS))
 
 
 def _float(image: tf.Tensor) -> tf.Tensor:

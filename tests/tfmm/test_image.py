@@ -215,3 +215,34 @@ def test_what_is_no_regular_file_is_never_read(tmp_path):
 def test_a_gif_is_bounded_by_its_screen_too():
     header = b"GIF89a" + struct.pack("<HH", 20_000, 20_000) + b"\0" * 20
     assert decode(header)[1] == ["too large"]
+
+
+def photo(side):
+    """Something with as much detail as a photograph has."""
+    generator = np.random.default_rng(3)
+    coarse = Image.fromarray(generator.integers(0, 255, (16, 16, 3), np.uint8))
+    array = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC), float)
+    array += generator.normal(0, 8, array.shape)
+    return Image.fromarray(np.uint8(np.clip(array, 0, 255)))
+
+
+@pytest.mark.parametrize(
+    ("side", "expected"), [(63, 63), (127, 127), (128, 64), (256, 64), (600, 75)]
+)
+def test_a_large_jpeg_is_decoded_at_twice_the_size_or_more(side, expected):
+    file = tf.constant(encoded(photo(side), "JPEG", quality=90))
+    found = image._decode_jpeg(file, tf.constant([side, side]), 32)
+    assert found.shape[0] == expected
+
+
+def test_a_large_jpeg_looks_as_if_it_had_been_decoded_whole():
+    file = encoded(photo(600), "JPEG", quality=90)
+    [found], status = decode(file, size=32)
+    assert status == ["used"]
+    whole = tf.image.resize(tf.io.decode_jpeg(file), [32, 32], antialias=True)
+    assert np.abs(found - whole).mean() < 1.5
+
+
+def test_the_shorter_side_of_a_large_jpeg_decides():
+    file = tf.constant(encoded(photo(600).resize((600, 60)), "JPEG"))
+    assert image._decode_jpeg(file, tf.constant([60, 600]), 32).shape == (60, 600, 3)
