@@ -101,7 +101,7 @@ def test_any_input_is_given_by_name(ask, protocol, image):
         (
             [*PRODUCTS, "--title", "x", "--signature", "probabilites"],
             "no signature 'probabilites'; did you mean 'probabilities'? "
-            "Its signatures: probabilities, serving_default.",
+            "Its signatures: embed, explain, probabilities, serving_default.",
         ),
         (
             [*PRODUCTS, "--image", "no.jpg"],

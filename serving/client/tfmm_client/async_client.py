@@ -105,12 +105,14 @@ class AsyncClient(BaseClient):
     @property
     def _transport(self) -> Any:
         """Opened by the first call, for it belongs to the loop that runs then."""
-        if self._open_transport is None:
-            if self._server.is_grpc:
-                from tfmm_client.grpc_transport import AsyncGrpcTransport as Transport
-            else:
-                from tfmm_client.rest_transport import AsyncRestTransport as Transport
-            self._open_transport = Transport(self._server, self._model)
+        if self._open_transport is None and self._server.is_grpc:
+            from tfmm_client.grpc_transport import AsyncGrpcTransport
+
+            self._open_transport = AsyncGrpcTransport(self._server, self._model)
+        elif self._open_transport is None:
+            from tfmm_client.rest_transport import AsyncRestTransport
+
+            self._open_transport = AsyncRestTransport(self._server, self._model)
         return self._open_transport
 
     async def _outputs(

@@ -6,7 +6,7 @@ from typing import Any
 
 from tfmm_client.errors import InputError, ServerError, nearest
 from tfmm_client.model import Metadata, Signature
-from tfmm_client.tensor import Tensor, read_tensor
+from tfmm_client.tensor import Tensor, as_list, read_tensor
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ def read_batch(
                 f"the input {name!r} holds one value for a whole batch, "
                 "which this client does not send."
             )
-        if hasattr(values, "__len__") and len(values) == 0 and values != "":
+        values = as_list(values)
+        if values == []:
             raise InputError(
                 f"no product in the input {name!r}; the inputs are {', '.join(known)}."
             )

@@ -39,12 +39,16 @@ class Client(BaseClient):
 
     def __init__(self, url: str, model: str = "default", **options: Any) -> None:
         super().__init__(url, model, **options)
+        self._transport: Any
         # Imported here, so that REST needs no gRPC and gRPC no httpx.
         if self._server.is_grpc:
-            from tfmm_client.grpc_transport import GrpcTransport as Transport
+            from tfmm_client.grpc_transport import GrpcTransport
+
+            self._transport = GrpcTransport(self._server, self._model)
         else:
-            from tfmm_client.rest_transport import RestTransport as Transport
-        self._transport: Any = Transport(self._server, self._model)
+            from tfmm_client.rest_transport import RestTransport
+
+            self._transport = RestTransport(self._server, self._model)
 
     def classify(
         self, products: Products, *, timeout_s: float | None = None

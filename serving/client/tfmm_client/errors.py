@@ -6,6 +6,7 @@ ServerError (Exception)    the server refused, failed, or did not answer in time
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class InputError(ValueError):
@@ -30,7 +31,8 @@ class ServerError(Exception):
         origin = code if http_status is None else f"HTTP {http_status}"
         super().__init__(f"{origin}: {self.message}")
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions are pickled by `args`, which hold the text alone.
         return type(self), (self.code, self.message, self.http_status)
 
 

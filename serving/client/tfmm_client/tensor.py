@@ -86,7 +86,7 @@ def read_tensor(
     >>> read_tensor("x", [[1], [2]], "float", [-1, 1])
     Tensor(dtype='float', shape=(2, 1), values=[1.0, 2.0])
     """
-    values = _as_list(values)
+    values = as_list(values)
     if not isinstance(values, list):
         raise InputError(
             f"the input {name!r} takes a list with one value per product. "
@@ -108,7 +108,8 @@ def read_tensor(
     return Tensor(dtype, shape, flat)
 
 
-def _as_list(values: Any) -> Any:
+def as_list(values: Any) -> Any:
+    """Tuples and arrays as lists; anything else as it is."""
     if hasattr(values, "tolist"):
         values = values.tolist()
     if isinstance(values, tuple):
@@ -118,15 +119,16 @@ def _as_list(values: Any) -> Any:
 
 def _shape(values: list[Any]) -> tuple[int, ...]:
     """The sizes along the first elements."""
-    sizes, level = [], values
+    sizes: list[int] = []
+    level: Any = values
     while isinstance(level, list):
         sizes.append(len(level))
-        level = _as_list(level[0]) if level else None
+        level = as_list(level[0]) if level else None
     return tuple(sizes)
 
 
 def _leaves(name: str, value: Any, shape: tuple[int, ...], row: int) -> Iterator[Any]:
-    value = _as_list(value)
+    value = as_list(value)
     if not shape and not isinstance(value, list):
         yield value
         return

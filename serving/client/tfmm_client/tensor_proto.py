@@ -28,7 +28,7 @@ _FIELDS = {
     "string": "string_val",
 }
 # As TensorFlow does, these go into their field however many they are.
-_NEVER_IN_CONTENT = ("half", "bool", "uint16")
+_NEVER_IN_CONTENT = ("bool", "uint16")
 _ZEROS = {"string": b"", "bool": False} | dict.fromkeys((*FLOATS, "bfloat16"), 0.0)
 
 
