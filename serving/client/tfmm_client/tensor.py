@@ -156,7 +156,7 @@ def _read_value(name: str, value: Any, dtype: str, row: int) -> Any:
             raise InputError(f"the input {name!r} is {dtype}, which cannot be sent.")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             value = float(value) if dtype in FLOATS else value
-            struct.pack(STRUCT_CODES[dtype], value)  # raises what does not fit
+            struct.pack(f"<{STRUCT_CODES[dtype]}", value)  # raises what does not fit
             return value
     except UnicodeEncodeError as error:
         raise InputError(
