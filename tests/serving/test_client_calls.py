@@ -81,7 +81,9 @@ def test_a_model_of_another_kind_is_refused_before_it_is_asked(ask):
         ask("half", "predict", "serving_default", {"title": ["a"]})
     with pytest.raises(InputError, match=r"has no output 'labels'\. Its outputs: y\."):
         ask("half", "classify", [{"x": 1.0}])
-    with pytest.raises(InputError, match=r"no signature 'embed'\. Its signatures: add, "):
+    with pytest.raises(
+        InputError, match=r"no signature 'embed'\. Its signatures: add, "
+    ):
         ask("half", "embed", [{"x": 1.0}])
 
 
