@@ -458,6 +458,13 @@ def test_texts_are_logged_only_when_asked_for(tmp_path):
     assert title == {"present": True, "characters": 6, "text": "鞋 shoe"}
 
 
+def test_a_label_that_utf_8_cannot_hold_does_not_lose_the_line(tmp_path):
+    path = tmp_path / "requests.jsonl"
+    log = RequestLog(path, "products", texts=False)
+    log.append(*answered({"title": ["a"]}, labels=[["\ud83d shoe", "hat"]]), 0.0)
+    assert lines(path)[0]["products"][0]["label"] == "? shoe"
+
+
 def test_other_signatures_are_not_logged(tmp_path):
     path = tmp_path / "requests.jsonl"
     log = RequestLog(path, "products", texts=False)

@@ -97,6 +97,10 @@ class BaseClient:
         self._retries = retries or Retries()
         self._metadata: Metadata | None = None
         self._log = None if log is None else RequestLog(log, model, log_texts)
+        self._open()
+
+    def _open(self) -> None:
+        """What a client does once its options are known to be right."""
 
     def _deadline(self, timeout_s: float | None) -> Deadline:
         return Deadline(self._timeout_s if timeout_s is None else timeout_s)

@@ -37,9 +37,9 @@ class Client(BaseClient):
     fails or does not answer in time, and `OSError` if the log cannot be written.
     """
 
-    def __init__(self, url: str, model: str = "default", **options: Any) -> None:
-        super().__init__(url, model, **options)
-        self._transport: Any
+    _transport: Any
+
+    def _open(self) -> None:
         # Imported here, so that REST needs no gRPC and gRPC no httpx.
         if self._server.is_grpc:
             from tfmm_client.grpc_transport import GrpcTransport

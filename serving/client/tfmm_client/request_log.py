@@ -61,7 +61,9 @@ class RequestLog:
                 for row in range(batch.num_products)
             ],
         }
-        self._append(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        text = json.dumps(line, ensure_ascii=False)
+        # A label may hold half a surrogate pair, which JSON can say and UTF-8 not.
+        self._append(text.encode("utf-8", "replace") + b"\n")
 
     def _append(self, data: bytes) -> None:
         # Opened anew, so that whoever rotates logs may move the file away.
