@@ -1,4 +1,4 @@
-"""A SavedModel answers here: the client and a development server.
+"""A SavedModel answers here: a development server, and a command that asks it.
 
 Importing this package imports nothing heavy; TensorFlow and gRPC come in only
 where a call needs them.

@@ -14,10 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from serving.client import InputError, ServerError, classify_grpc, classify_rest
 from serving.flags import FlagError, FlagParser
+from tfmm_client import Client, InputError, ServerError, Signature
 
 
 def build_parser() -> FlagParser:
@@ -89,22 +87,49 @@ def _read_file(option: str, path: Path) -> bytes:
         raise InputError(f"{option}: {path}: {error.strerror}") from error
 
 
-def format_answer(outputs: Mapping[str, np.ndarray]) -> str:
-    """Writes the answer for the first product of a batch, for people.
+def read_numbers(
+    inputs: Mapping[str, list[Any]], signature: Signature
+) -> dict[str, list[Any]]:
+    """Reads the inputs of a model that are not strings from their text.
 
     Args:
-        outputs: dict from output name to array `(batch, ...)`. With `labels` and
-            `scores` a list of labels, those of `assigned` marked with `*`;
-            other outputs one a line.
+        inputs: What `read_inputs` gave.
+        signature: `Signature` that is asked.
+
+    Returns:
+        The same dict with JSON values for numbers and booleans.
+
+    Raises:
+        InputError: If such an input is not JSON.
+    """
+    read = {}
+    for name, (value,) in inputs.items():
+        info = signature.inputs.get(name)
+        if info is not None and info.dtype != "string":
+            try:
+                value = json.loads(value)
+            except ValueError as error:
+                raise InputError(
+                    f"the input {name!r} takes {info.dtype}: {error}"
+                ) from error
+        read[name] = [value]
+    return read
+
+
+def format_answer(outputs: Mapping[str, Any]) -> str:
+    """Writes the answer for a product, for people.
+
+    Args:
+        outputs: dict from output name to the product's value, lists in lists. With
+            `labels` and `scores` a list of labels, those of `assigned` marked with
+            `*`; other outputs one a line.
 
     Returns:
         Text of one or more lines.
 
     Example:
     >>> print(format_answer({
-    ...     "labels": np.array([["hat", "shoe"]], object),
-    ...     "scores": np.float32([[0.9, 0.1]]),
-    ...     "assigned": np.array([[True, False]]),
+    ...     "labels": ["hat", "shoe"], "scores": [0.9, 0.1], "assigned": [True, False]
     ... }))
     * 0.9000  hat
       0.1000  shoe
@@ -112,15 +137,14 @@ def format_answer(outputs: Mapping[str, np.ndarray]) -> str:
     rest = dict(outputs)
     lines = []
     if "labels" in rest and "scores" in rest:
-        labels, scores = rest.pop("labels")[0], rest.pop("scores")[0]
-        assigned = rest.pop("assigned", np.zeros((1, len(labels)), bool))[0]
+        labels, scores = rest.pop("labels"), rest.pop("scores")
+        assigned = rest.pop("assigned", [False] * len(labels))
         for label, score, is_assigned in zip(labels, scores, assigned, strict=True):
             lines.append(f"{'*' if is_assigned else ' '} {score:.4f}  {label}")
         # `image_status` says the same in words.
         if "image_status" in rest:
             rest.pop("image_used", None)
-    for name, array in sorted(rest.items()):
-        value = _plain(array[0]) if array.ndim else _plain(array)
+    for name, value in sorted(rest.items()):
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
         lines.append(f"{name}: {value}")
@@ -128,9 +152,7 @@ def format_answer(outputs: Mapping[str, np.ndarray]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Arrays as lists, and bytes as text where they are UTF-8."""
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
+    """Bytes as text; what is not UTF-8 in them is replaced."""
     if isinstance(value, list):
         return [_plain(item) for item in value]
     if isinstance(value, bytes):
@@ -150,27 +172,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         options = build_parser().parse(sys.argv[1:] if argv is None else argv)
-        classify = classify_rest if options.rest else classify_grpc
-        answer = classify(
-            options.server,
-            read_inputs(options),
-            model_name=options.model_name,
+        inputs = read_inputs(options)
+        with Client(
+            f"{'http' if options.rest else 'grpc'}://{options.server}",
+            options.model_name,
             version=options.version,
-            signature=options.signature,
             timeout_s=options.timeout,
-        )
+        ) as client:
+            signature = client.signature(options.signature)
+            inputs = read_numbers(inputs, signature)
+            answer = client.predict(options.signature, inputs)
     except (FlagError, InputError) as error:
         print(f"serving.classify: {error}", file=sys.stderr)
         return 2
     except ServerError as error:
         print(f"serving.classify: {error}", file=sys.stderr)
         return 1
+    # The first and only product; an output may be one value for the whole batch.
+    outputs = {
+        name: _plain(value[0] if isinstance(value, list) else value)
+        for name, value in answer.items()
+    }
     if options.json:
-        outputs = {n: _plain(a[0] if a.ndim else a) for n, a in answer.items()}
         document = {"model_name": options.model_name, "outputs": outputs}
         print(json.dumps(document, ensure_ascii=False))
     else:
-        print(format_answer(answer))
+        print(format_answer(outputs))
     return 0
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from tiny import command
 
-from serving.client import ServerError, classify_grpc, classify_rest
 from tfmm import results
 from tfmm.run import Run
+from tfmm_client import Client, ServerError
 
 MODEL = "tiny"
 
@@ -56,8 +56,13 @@ def products(catalog_file):
     }
 
 
-def batch(products):
-    return {key: [x[key] for x in products] for key in ("title", "image")}
+def ask(server, products, signature="serving_default", protocol="grpc", model=MODEL):
+    """Outputs of a batch as arrays."""
+    inputs = {key: [x[key] for x in products] for key in ("title", "image")}
+    url = f"grpc://{server[0]}" if protocol == "grpc" else f"http://{server[1]}"
+    with Client(url, model, timeout_s=60) as client:
+        outputs = client.predict(signature, inputs)
+    return {name: np.array(values) for name, values in outputs.items()}
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
@@ -66,12 +71,10 @@ def test_served_is_cached(server, products, fitted, protocol):
     settings = place.read_experiment()
     said, _ = results.read_probabilities(place, settings, "policy", "test")
     ids = results.read_outputs(place, settings, "policy", "test").ids
-    inputs = batch([products[str(x)] for x in ids])
-    call = classify_grpc if protocol == "grpc" else classify_rest
-    address = server[protocol == "rest"]
-    answer = call(address, inputs, model_name=MODEL, signature="probabilities")
+    chosen = [products[str(x)] for x in ids]
+    answer = ask(server, chosen, "probabilities", protocol)
     np.testing.assert_allclose(answer["probabilities"], said, atol=1e-5)
-    top = call(address, inputs, model_name=MODEL)
+    top = ask(server, chosen, protocol=protocol)
     labels = place.read_labels()
     for row, names in enumerate(top["labels"]):
         expected = [said[row, labels.index(name)] for name in names]
@@ -95,13 +98,12 @@ def test_the_gate_says_where_no_server_is(bundle):
 def test_a_bad_image_is_told_and_its_neighbours_are_answered(server, products):
     good = products["P0"]
     broken = {**good, "image": b"\xff\xd8\xff and no more"}
-    inputs = batch([good, broken, {"title": "", "image": b""}])
-    answer = classify_grpc(server[0], inputs, model_name=MODEL)
+    answer = ask(server, [good, broken, {"title": "", "image": b""}])
     status = answer["image_status"][:, 0].tolist()
     assert status == ["used", "corrupt", "missing"]
     assert answer["image_used"][:, 0].tolist() == [True, False, False]
     assert not answer["assigned"][2].any()
-    alone = classify_grpc(server[0], batch([good]), model_name=MODEL)
+    alone = ask(server, [good])
     np.testing.assert_allclose(answer["scores"][0], alone["scores"][0], atol=1e-6)
 
 
@@ -152,18 +154,14 @@ def test_a_rank_3_tensor_over_grpc_is_an_invalid_argument(server):
 
 def test_an_unknown_model_is_not_found(server):
     with pytest.raises(ServerError, match="NOT_FOUND"):
-        classify_grpc(server[0], {"title": ["a"], "image": [b""]}, model_name="none")
+        ask(server, [{"title": "a", "image": b""}], model="none")
 
 
 def test_sixteen_clients_at_once_get_their_own_answers(server, products):
     chosen = list(products.values())[8:24]
-    together = classify_grpc(server[0], batch(chosen), model_name=MODEL)
-
-    def ask(product):
-        return classify_grpc(server[0], batch([product]), model_name=MODEL)
-
+    together = ask(server, chosen)
     with concurrent.futures.ThreadPoolExecutor(16) as clients:
-        answers = list(clients.map(ask, chosen))
+        answers = list(clients.map(lambda product: ask(server, [product]), chosen))
     for row, answer in enumerate(answers):
         np.testing.assert_allclose(
             answer["scores"][0], together["scores"][row], atol=1e-6

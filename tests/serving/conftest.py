@@ -56,7 +56,8 @@ def http(url: str, body=None, headers=None, method=None) -> tuple[int, object]:
 
 def environment() -> dict[str, str]:
     """The environment of a child process that imports from the clone."""
-    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    client = ROOT / "serving" / "client"
+    paths = [str(ROOT), str(client), os.environ.get("PYTHONPATH", "")]
     joined = os.pathsep.join(path for path in paths if path)
     return os.environ | {"PYTHONPATH": joined, "CUDA_VISIBLE_DEVICES": "-1"}
 

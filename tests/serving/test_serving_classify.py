@@ -1,15 +1,13 @@
-"""The client, over both protocols, against the development server."""
+"""The command, over both protocols, against the development server."""
 
 import json
 import socket
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
 from serving import classify
-from serving.client import InputError, ServerError, classify_grpc, classify_rest
 
 PROTOCOLS = ["grpc", "rest"]
 
@@ -24,18 +22,6 @@ def ask(server, capsys):
         code = classify.main([*flags, *options])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
-def call(server):
-    """The function of a protocol, bound to the server's address."""
-
-    def run(protocol, inputs, **options):
-        if protocol == "rest":
-            return classify_rest(server.rest, inputs, **options)
-        return classify_grpc(server.grpc, inputs, **options)
 
     return run
 
@@ -115,7 +101,7 @@ def test_any_input_is_given_by_name(ask, protocol, image):
         (
             [*PRODUCTS, "--title", "x", "--signature", "probabilites"],
             "no signature 'probabilites'; did you mean 'probabilities'? "
-            "Its signatures: probabilities, serving_default.",
+            "Its signatures: embed, explain, probabilities, serving_default.",
         ),
         (
             [*PRODUCTS, "--image", "no.jpg"],
@@ -194,61 +180,6 @@ def test_the_grpc_port_asked_over_rest_is_named(server, capsys):
     code = classify.main(["--server", server.grpc, "--rest", "--title", "x"])
     assert code == 1
     assert "does not answer in HTTP; is it the gRPC port?" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_batch_comes_back_as_arrays(call, protocol):
-    inputs = {"title": ["a", "b", ""], "image": [b"", b"\xff\xd8", ""]}
-    outputs = call(protocol, inputs, model_name="products")
-    assert {name: array.shape for name, array in outputs.items()} == {
-        "labels": (3, 2),
-        "scores": (3, 2),
-        "assigned": (3, 2),
-        "image_used": (3, 1),
-        "image_status": (3, 1),
-    }
-    assert outputs["scores"].dtype == np.float32
-    assert outputs["assigned"].dtype == bool
-    assert outputs["labels"][0].tolist() == ["shoe", "hat"]
-    assert outputs["image_status"].ravel().tolist() == ["missing", "used", "missing"]
-
-
-def test_both_protocols_give_the_same_arrays(call):
-    for inputs, options in [
-        ({"number": [-1, 3]}, {"model_name": "half", "signature": "kinds"}),
-        ({"text": ["é", b"hi"]}, {"model_name": "half", "signature": "echo"}),
-        ({"image": np.ones((2, 4, 4, 3))}, {"model_name": "half", "signature": "mean"}),
-    ]:
-        over_grpc = call("grpc", inputs, **options)
-        over_rest = call("rest", inputs, **options)
-        assert set(over_grpc) == set(over_rest)
-        for name, array in over_grpc.items():
-            assert array.dtype == over_rest[name].dtype, name
-            assert array.tolist() == over_rest[name].tolist(), name
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize(
-    ("inputs", "problem"),
-    [
-        ({}, "no product to classify"),
-        ({"title": []}, "no product to classify"),
-        ({"title": ["a", "b"], "image": [""]}, "Received: title 2, image 1"),
-        ({"title": [5]}, "the input 'title' takes text or bytes"),
-    ],
-)
-def test_an_uneven_or_empty_batch_is_not_sent(call, protocol, inputs, problem):
-    with pytest.raises(InputError, match=problem):
-        call(protocol, inputs, model_name="products")
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_shape_that_the_model_refuses_is_a_server_error(call, protocol):
-    with pytest.raises(ServerError, match="Shape of tensor") as caught:
-        call(protocol, {"title": [["a", "b"]]}, model_name="products")
-    assert caught.value.code == (
-        "HTTP 400" if protocol == "rest" else "INVALID_ARGUMENT"
-    )
 
 
 def test_rest_imports_no_tensorflow(server, tools):

@@ -1,7 +1,9 @@
 """What serving/README.md prints works as printed, but for the ports."""
 
 import contextlib
+import inspect
 import io
+import json
 import re
 import shlex
 import subprocess
@@ -11,9 +13,20 @@ import pytest
 
 from serving import classify
 from serving import server as server_module
+from tfmm_client import Client, Retries
+from tfmm_client.base import BaseClient
 
 README = Path(server_module.__file__).with_name("README.md")
-BLOCKS = re.findall(r"^```sh\n(.*?)^```", README.read_text("utf-8"), re.DOTALL | re.M)
+CLIENT_README = README.parent / "client" / "README.md"
+
+
+def fenced(path: Path, language: str) -> list[str]:
+    """The blocks of a page that are in some language."""
+    text = path.read_text("utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.M)
+
+
+BLOCKS = fenced(README, "sh")
 
 
 def blocks(start: str) -> list[str]:
@@ -64,13 +77,26 @@ def test_the_client_answers_as_printed(server, capsys, command):
     assert "shoe" in capsys.readouterr().out
 
 
-def test_the_python_snippet_answers_as_printed(server):
-    (block,) = blocks("python - <<'EOF'")
+PRINTED = {
+    "tfmm_client": "[('shoe', 0.75), ('hat', 0.25)] ('shoe',)\n" * 2,
+    "tensorflow_serving": "[[b'shoe' b'hat']]\n",
+}
+
+
+@pytest.mark.parametrize("package", PRINTED)
+def test_the_python_snippets_answer_as_printed(server, package):
+    assert len(blocks("python - <<'EOF'")) == len(PRINTED)
+    (block,) = (b for b in blocks("python - <<'EOF'") if f"from {package}" in b)
     code = block.split("\n", 1)[1].removesuffix("EOF\n")
+    assert run(code, server, README) == PRINTED[package]
+
+
+def run(code: str, server, place: Path) -> str:
+    """What a piece of Python prints."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        exec(compile(with_ports(code, server), str(README), "exec"), {})
-    assert printed.getvalue() == "[[b'shoe' b'hat']]\n"
+        exec(compile(with_ports(code, server), str(place), "exec"), {})
+    return printed.getvalue()
 
 
 @pytest.mark.parametrize("command", blocks("curl "))
@@ -102,6 +128,59 @@ def test_the_curl_calls_answer_as_printed(server, tools, command):
         assert reply["outputs"]["labels"][0] == ["shoe", "hat"]
     if before:
         assert reply["outputs"]["image_status"] == [["used"]]
+
+
+def test_every_block_of_the_client_page_is_tested():
+    text = CLIENT_README.read_text("utf-8")
+    languages = sorted(re.findall("^```(.+)$", text, re.M))
+    assert languages == ["json", "python", "python", "sh"]
+
+
+@pytest.mark.parametrize(
+    ("place", "printed"),
+    [
+        (0, "shoe 0.75 ('shoe',) ('missing',)\nshoe 0.75 ('shoe',) ('used',)\n"),
+        (1, "[[0.75, 0.25]]\n"),
+    ],
+)
+def test_the_client_snippets_answer_as_printed(server, place, printed):
+    code = fenced(CLIENT_README, "python")[place]
+    assert run(code, server, CLIENT_README) == printed
+
+
+def test_the_client_is_installed_from_where_the_pages_say():
+    (command,) = fenced(CLIENT_README, "sh")
+    assert command == "pip install ./serving/client\n"
+    assert "`pip install ./serving/client`" in README.read_text("utf-8")
+    assert (README.parents[1] / "serving" / "client" / "pyproject.toml").is_file()
+
+
+def test_the_log_has_the_lines_that_the_client_page_shows(server, tmp_path):
+    (block,) = fenced(CLIENT_README, "json")
+    shown = json.loads(block)
+    log = tmp_path / "requests.jsonl"
+    with Client(f"grpc://{server.grpc}", "products", log=log) as client:
+        client.classify([{"title": "red shoe", "image": b"x" * 48213}])
+    written = json.loads(log.read_text("utf-8"))
+    assert list(written) == list(shown)
+    for key in ("model", "signature", "products"):
+        assert written[key] == shown[key]
+    for key in ("time", "version", "duration_s"):
+        assert type(written[key]) is type(shown[key])
+    assert len(written["time"]) == len(shown["time"])
+
+
+def test_the_client_page_has_every_option_and_call():
+    text = CLIENT_README.read_text("utf-8")
+    for name, parameter in inspect.signature(BaseClient.__init__).parameters.items():
+        if name not in ("self", "url"):
+            assert f"`{name}`" in text, name
+        if isinstance(parameter.default, int | float) and parameter.default > 1024:
+            assert f"{parameter.default // 2**20} MiB" in text
+    for name in vars(Client):
+        if not name.startswith("_") and name != "close":
+            assert f"`{name}(" in text, name
+    assert repr(Retries()).replace(".0", "") in text
 
 
 def with_ports(text: str, server) -> str:
