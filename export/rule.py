@@ -6,6 +6,7 @@ from tfmm import classifier, selective
 from tfmm.errors import ExportError
 from tfmm.run import Run
 from tfmm.selective import Rule
+from tfmm.settings.wiring import fitted_on
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,11 @@ def choose(
     """
     settings = run.read_experiment()
     name = classifier.named(run, settings, head)
+    if "validation" in fitted_on(name, settings.heads):
+        raise ExportError(
+            f"{run.path}: {name} was fitted on validation, so no rule can be fitted "
+            "there; use --all-images"
+        )
     held_out = selective.evidence(run, settings, name, "validation")
     tested = selective.evidence(run, settings, name, "test")
     if held_out is None or tested is None:

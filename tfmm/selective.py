@@ -133,6 +133,11 @@ def _parts(
     ).astype(np.float64)
 
 
+def enough(found: Evidence) -> bool:
+    """Whether there are products enough to fit rules on."""
+    return len(np.unique(found.groups[found.decidable])) >= NUM_FOLDS
+
+
 class Risks:
     """The risk of skipping each product's image, and the rules that it makes.
 
@@ -155,7 +160,7 @@ class Risks:
         self.found = found
         rows = np.flatnonzero(found.decidable)
         groups = found.groups[rows]
-        if len(np.unique(groups)) < NUM_FOLDS:
+        if not enough(found):
             raise RunError(
                 f"{len(np.unique(groups))} groups of products on validation have an "
                 f"image and something else; expected at least {NUM_FOLDS} to fit a "

@@ -149,4 +149,6 @@ def _own(
             case: comparison.figures(task, targets, *decided)
             for case, decided in cases.items()
         }
+    if said.image_curve is not None:
+        found["image_curve"] = [dict(point) for point in said.image_curve]
     return {**found, **said.about}

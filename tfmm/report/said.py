@@ -1,12 +1,12 @@
 """What one model says of a split: all that a report needs of it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from tfmm import metrics, outputs, results
+from tfmm import metrics, outputs, results, selective
 from tfmm.experiment import Experiment
 from tfmm.report.comparison import figures
 from tfmm.run import Run, read_json
@@ -38,6 +38,8 @@ class Said:
         fit_on: Splits that a head was fitted on.
         ranked_on_own_products: Whether a head, or one that it hears, was fitted on
             products of `validation`.
+        image_curve: What `tfmm.selective.curve` returns of these products, for a head
+            that can answer without images and has enough products of `validation`.
         about: More keys of the model's part of the report.
     """
 
@@ -52,6 +54,7 @@ class Said:
     cases: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     fit_on: tuple[str, ...] = ()
     ranked_on_own_products: bool = False
+    image_curve: Sequence[Mapping[str, float]] | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -110,8 +113,23 @@ def read(run: Run, settings: Experiment, name: str, split: str) -> Said:
         cases={} if is_tower else _cases(run, settings, name, split),
         fit_on=tuple(sorted(fitted_on(name, settings.heads))),
         ranked_on_own_products="validation" in fitted_on(name, settings.heads),
+        image_curve=_image_curve(run, settings, name, split),
         about=about,
     )
+
+
+def _image_curve(
+    run: Run, settings: Experiment, name: str, split: str
+) -> list[dict[str, float]] | None:
+    known = all(run.cases(name, x).exists() for x in ("validation", split))
+    if not known or "validation" in fitted_on(name, settings.heads):
+        return None
+    held_out = selective.evidence(run, settings, name, "validation")
+    if held_out is None or not selective.enough(held_out):
+        return None
+    tested = selective.evidence(run, settings, name, split)
+    assert tested is not None
+    return selective.curve(selective.Risks(held_out), tested)
 
 
 def _uncalibrated(run: Run, settings: Experiment, name: str, split: str) -> np.ndarray:

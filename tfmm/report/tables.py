@@ -190,6 +190,40 @@ def missing_table(numbers: Mapping[str, Any]) -> Table:
     return Table("", columns, rows, _place(heads, numbers))
 
 
+# Of a curve, what a page has room for.
+SHOWN_BUDGETS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+KEPT = 0.99  # share of the figure with every image that is to be kept
+
+
+def image_table(numbers: Mapping[str, Any]) -> Table:
+    """What heads reach by the share of images that they look at."""
+    heads = {x: m for x, m in _heads(numbers).items() if "image_curve" in m}
+    rows = []
+    for name, model in heads.items():
+        points = model["image_curve"]
+        wanted = KEPT * points[-1]["measure"]
+        # Past the last budget that keeps less.
+        short = [place for place, x in enumerate(points) if x["measure"] < wanted]
+        least = points[short[-1] + 1 if short else 0]
+        by_budget = {x["budget"]: x for x in points}
+        rows.append(
+            [
+                Cell(name),
+                *(
+                    Cell(
+                        percent(by_budget[budget]["measure"]),
+                        f"{percent(by_budget[budget]['images'])} % of the images",
+                    )
+                    for budget in SHOWN_BUDGETS
+                ),
+                Cell(f"{percent(least['images'])} %"),
+            ]
+        )
+    columns = ["Head", *(f"{budget:.0%}" for budget in SHOWN_BUDGETS)]
+    columns.append(f"Images for {KEPT:.0%} of the last")
+    return Table("", columns, rows, _place(heads, numbers))
+
+
 def towers_right_table(numbers: Mapping[str, Any]) -> Table:
     """What heads make of the products that so many towers get right."""
     titles = {"none": "No tower", "one": "One", "several": "Several", "all": "All"}
