@@ -190,7 +190,8 @@ def _check_explained(labels: list[str], answers: dict, golden: dict) -> None:
     if np.abs(added - (top["scores"] - shares)).max() > BOUND:
         raise Failure("contributions do not add up to the score less the share")
     lengths = np.linalg.norm(answers["embed"]["embedding"], axis=1)
-    if np.abs(lengths - 1.0).max() > BOUND and (lengths > BOUND).any():
+    # What a model has nothing to see of has no direction.
+    if ((np.abs(lengths - 1.0) > BOUND) & (lengths > 0.0)).any():
         raise Failure("an embedding is not of unit length")
 
 

@@ -95,14 +95,11 @@ class Joined:
 
     def __call__(self, answers: Mapping[str, Answers]) -> Answers:
         """`features`, `logits` and `present`, from what its towers' networks say."""
-        inputs = {}
-        for tower, name in self.towers.items():
-            inputs[tower] = answers[name]["features"]
-            inputs[f"{tower}_present"] = answers[name]["present"]
+        features = [answers[name]["features"] for name in self.towers.values()]
         here = [answers[name]["present"] for name in self.towers.values()]
         present = tf.reduce_any(tf.stack(here, axis=1), axis=1)
         mask = tf.cast(present, tf.float32)[:, None]
-        said = self.rest(inputs, training=False)
+        said = self.rest([*features, *here], training=False)
         return {**{key: x * mask for key, x in said.items()}, "present": present}
 
 

@@ -112,7 +112,7 @@ def test_models_are_read_by_the_development_server(tmp_path):
     (tmp_path / "products").mkdir()
     file = tmp_path / "models.config"
     file.write_text(text.replace("/models/", f"{tmp_path}/"))
-    (config,) = read_model_config_file(file, allow_labels=True)
+    (config,) = read_model_config_file(file)
     assert (config.name, config.policy, config.versions) == (
         "products",
         "specific",

@@ -93,7 +93,7 @@ def test_each_step_serves_its_versions_under_its_labels(
     # Two versions of one product model; the replies tell which one answered.
     for number in ("1", "2"):
         shutil.copytree(written.products, tmp_path / "products" / number)
-    config = read_model_config_file(write_step(tmp_path, step), allow_labels=True)
+    config = read_model_config_file(write_step(tmp_path, step))
     server = local(*config)
     _, versions, stable, canary = step
     numbers = [int(number) for number in versions.split(", ")]

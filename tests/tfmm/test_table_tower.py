@@ -359,7 +359,7 @@ def served(tmp_path_factory):
 
 def test_a_table_is_trained_exported_and_verified(served, capsys):
     verify.verify(served)
-    assert "golden requests at batch 1, 2 and 7" in capsys.readouterr().out
+    assert "golden requests at batch 1, 2, 7, 32" in capsys.readouterr().out
     card = (served / "model_card.md").read_text(encoding="utf-8")
     assert "| `facts` | table | brand, price, colour |" in card
     assert r"`facts`: `<brand>\t<price>\t<colour>`" in card

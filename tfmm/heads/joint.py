@@ -87,13 +87,14 @@ def parts(
 
     Returns:
         Tower -> its network, `{key: raw input}` -> `{"features": (batch, d)}`; and the
-        rest, `{"TOWER": (batch, d), "TOWER_present": bool (batch,)}` for each tower ->
-        `{"features", "logits"}`. Together they are the model; weights are shared.
+        rest, a list of each tower's features `(batch, d)` and of whether it is present,
+        bool `(batch,)`, in the order of the towers -> `{"features", "logits"}`.
+        Together they are the model; weights are shared.
     """
-    towers, cut = {}, {}
+    towers, cut = {}, []
     for name in settings.towers:
         tower = model.get_layer(f"{name}_tower")
         towers[name] = keras.Model(tower.input, {"features": tower.output})
-        cut[name] = model.get_layer(f"{name}_standardized").input
-    flags = {f"{name}_present": model.input[f"{name}_present"] for name in towers}
-    return towers, keras.Model({**cut, **flags}, model.output)
+        cut.append(model.get_layer(f"{name}_standardized").input)
+    flags = [model.input[f"{name}_present"] for name in towers]
+    return towers, keras.Model([*cut, *flags], model.output)
