@@ -44,7 +44,9 @@ def export(
     place.require()
     asked = [image_budget is not None, max_loss is not None, all_images]
     if sum(asked) > 1:
-        raise ExportError("--image-budget, --max-loss and --all-images exclude another")
+        raise ExportError(
+            "--image-budget, --max-loss and --all-images exclude one another"
+        )
     names = [x.name for x in to.iterdir()] if to.is_dir() else []
     taken = [int(name) for name in names if name.isdecimal()]
     if version in taken:
@@ -54,7 +56,7 @@ def export(
     from export import bundle
 
     settings = place.read_experiment().export
-    if settings is not None and not any(asked):
+    if settings is not None and head in (None, settings.head) and not any(asked):
         image_budget, max_loss = settings.image_budget, settings.max_loss
     choice = bundle.write(
         place, head, target, image_budget=image_budget, max_loss=max_loss

@@ -33,6 +33,7 @@ def check_golden(served: Call, labels: list[str], golden: dict) -> float:
             places = [(start + i) % len(products) for i in range(size)]
             chosen = [products[place] for place in places]
             answers = _all(served, batch(chosen))
+            _check_finite(answers, f"at batch {size}")
             worst = max(worst, _check_stored(answers, chosen, golden, size))
             _check_labels(labels, answers["serving_default"], chosen)
             _check_explained(labels, answers, golden)
@@ -60,16 +61,19 @@ def check_missing(served: Call, golden: dict) -> int:
         left = sorted(name for name, value in case.items() if value[0])
         answers = _all(served, case)
         said = answers["probabilities"]["probabilities"]
-        if not np.isfinite(said).all():
-            raise Failure(f"with only {left} the probabilities are not finite")
+        _check_finite(answers, f"with only {left}")
+        parts = answers["explain"]["contributions"][0]
+        for name, part in zip(case, parts, strict=True):
+            if name not in left and part.any():
+                raise Failure(f"with only {left} it explains the answer by {name}")
         if left:
             continue
         if answers["serving_default"]["assigned"].any():
             raise Failure("assigns labels to a product without any modality")
         if np.abs(said - golden["nothing"]).max() > BOUND:
             raise Failure("does not give the label shares without any modality")
-        if answers["explain"]["contributions"].any():
-            raise Failure("explains a product without any modality by one")
+        if answers["embed"]["embedding"].any():
+            raise Failure("embeds a product without any modality")
     return len(cases)
 
 
@@ -87,11 +91,13 @@ def check_hostile(served: Call, golden: dict, images: list[str]) -> int:
         raise Failure("no golden request has an image")
     good = pictured[0]
     name = next(x for x in images if good["inputs"][x])
-    alone = _all(served, batch([good]))
-    bad = hostile_images(base64.b64decode(good["inputs"][name]))
+    # Without words, so that no rule skips its image.
     nothing = dict.fromkeys(good["inputs"], b"")
+    beside = {**nothing, name: base64.b64decode(good["inputs"][name])}
+    alone = _all(served, _stacked([beside]))
+    bad = hostile_images(base64.b64decode(good["inputs"][name]))
     for kind, content in bad.items():
-        rows = [_decoded(good), {**nothing, name: content}, _decoded(good)]
+        rows = [beside, {**nothing, name: content}, beside]
         answers = _all(served, _stacked(rows))
         for row in (0, 2):
             _check_row(answers, alone, row, f"beside {kind}")
@@ -103,7 +109,7 @@ def check_hostile(served: Call, golden: dict, images: list[str]) -> int:
         if np.abs(said - golden["nothing"]).max() > BOUND or top["assigned"][1].any():
             raise Failure(f"answers by {kind}")
     whole = [{**nothing, name: content} for content in bad.values()]
-    _all(served, _stacked([*whole, _decoded(good)]))
+    _all(served, _stacked([*whole, beside]))
     return len(bad)
 
 
@@ -145,6 +151,13 @@ def check_refusals(
 
 def _all(served: Call, inputs: dict) -> dict[str, dict[str, np.ndarray]]:
     return {signature: served(signature, inputs) for signature in SIGNATURES}
+
+
+def _check_finite(answers: dict, where: str) -> None:
+    for signature, outputs in answers.items():
+        for name, value in outputs.items():
+            if value.dtype.kind == "f" and not np.isfinite(value).all():
+                raise Failure(f"{signature}: {name} is not finite {where}")
 
 
 def _check_stored(answers: dict, chosen: list[dict], golden: dict, size: int) -> float:

@@ -12,6 +12,8 @@ from tfmm import metrics, results, selective
 from tfmm.classifier import Classifier
 from tfmm.run import Run, read_json
 
+NEAR = 1e-5
+
 
 def golden_requests(run: Run, model: Classifier) -> dict:
     """A few real products with the answers that the outputs store holds of them.
@@ -24,10 +26,13 @@ def golden_requests(run: Run, model: Classifier) -> dict:
     samples = read_json(run.samples_file)
     settings = run.read_experiment()
     stored, _ = results.read_probabilities(run, settings, model.name, "test")
-    skipped = np.zeros(len(stored), bool)
+    skipped, near = np.zeros((2, len(stored)), bool)
     if model.rule is not None:
         found = selective.evidence(run, settings, model.name, "test")
         skipped = found.with_image & ~selective.looked_at(found, model.rule)
+        # Which side of its threshold such a product is on no two machines need agree.
+        limits = np.asarray(model.rule.thresholds)[found.label]
+        near = np.abs(found.confidence - limits) < NEAR
         hidden = results.images_hidden(settings, model.name)
         without, _ = results.read_case(run, settings, model.name, "test", hidden)
         stored = np.where(skipped[:, None], without, stored)
@@ -43,6 +48,7 @@ def golden_requests(run: Run, model: Classifier) -> dict:
                 "skipped": bool(skipped[sample["row"]]),
             }
             for sample in samples
+            if not near[sample["row"]]
         ],
     }
 
@@ -61,7 +67,13 @@ def write_warm_up(path: Path, golden: dict, model: Classifier, name: str) -> Non
         name: What the model is served as.
     """
     products = golden["products"]
-    richest = max(products, key=lambda x: sum(map(bool, x["inputs"].values())))
+    richest = max(
+        products,
+        key=lambda x: (
+            sum(bool(x["inputs"][name]) for name in model.images),
+            sum(map(bool, x["inputs"].values())),
+        ),
+    )
     whole = {key: base64.b64decode(x) for key, x in richest["inputs"].items()}
     pictured = {key: x if key in model.images else b"" for key, x in whole.items()}
     if not any(pictured.values()):

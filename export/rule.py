@@ -89,8 +89,8 @@ def choose(
     tested = selective.evidence(run, settings, name, "test")
     if held_out is None or tested is None:
         raise ExportError(
-            f"{run.path}: {name} reads no images, or nothing else, so there are none "
-            "to skip; use --all-images"
+            f"{run.path}: {name} reads no images, or cannot answer without them, so "
+            "none can be skipped; use --all-images"
         )
     risks = selective.Risks(held_out)
     rule = risks.rule(image_budget=image_budget, max_loss=max_loss)

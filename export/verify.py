@@ -141,7 +141,7 @@ def _read_golden(bundle: Path) -> tuple[dict, list[str]]:
         if set(about["modalities"]) != inputs:
             raise ValueError(f"{ABOUT_FILE} names other inputs")
         kinds = {name: x["kind"] for name, x in about["modalities"].items()}
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
         raise Failure(
             f"no usable golden requests ({path.name}): {first_line(error)}"
         ) from None

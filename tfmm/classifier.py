@@ -58,15 +58,11 @@ class Classifier:
         top_k: int,
         rule: Rule | None = None,
     ):
-        models = (*settings.towers, *settings.heads)
-        if name not in models:
-            raise ExperimentError(
-                f"{run.path}: no head or tower {name!r}{did_you_mean(name, models)}"
-            )
+        name = named(run, settings, name)
         if rule is not None and not results.images_hidden(settings, name):
             raise ExperimentError(
-                f"{run.path}: {name} has nothing but images to go by, or none, so no "
-                "rule can skip them"
+                f"{run.path}: {name} cannot answer without images, or reads none, so "
+                "no rule can skip them"
             )
         self.name, self.rule = name, rule
         self.task = settings.catalog.task
@@ -352,16 +348,21 @@ def named(run: Run, settings: Experiment, name: str | None) -> str:
     """The head or tower that is meant: what `[export]` names by default.
 
     Raises:
-        ExperimentError: If no model is named and the experiment has no `[export]`.
+        ExperimentError: If there is no such model, or none is named and the experiment
+            has no `[export]`.
     """
-    if name is not None:
-        return name
-    if settings.export is None:
-        models = ", ".join((*settings.heads, *settings.towers))
+    models = (*settings.heads, *settings.towers)
+    if name is None and settings.export is None:
         raise ExperimentError(
-            f"{run.path}: the experiment has no [export] head; name one: {models}"
+            f"{run.path}: the experiment has no [export] head; name one: "
+            f"{', '.join(models)}"
         )
-    return settings.export.head
+    found = name or settings.export.head
+    if found not in models:
+        raise ExperimentError(
+            f"{run.path}: no head or tower {found!r}{did_you_mean(found, models)}"
+        )
+    return found
 
 
 def load(run: Run, name: str | None = None, rule: Rule | None = None) -> Classifier:

@@ -25,13 +25,16 @@ MAX_FILE_BYTES = 100_000_000
 MAX_GIF_BYTES = 250_000
 
 
-def decode_batch(encoded: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+def decode_batch(
+    encoded: tf.Tensor, size: int, *, whole: bool = False
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Decodes a batch of image files; a bad one does not touch its neighbours.
 
     Args:
         encoded: string `(batch,)`: JPEG, PNG, GIF (first frame), BMP or WebP bytes;
             `""` for a missing image.
         size: Side in pixels.
+        whole: Decode every pixel, however large the image.
 
     Returns:
         float32 `(batch, size, size, 3)`, whole numbers in [0, 255], black where not
@@ -40,7 +43,7 @@ def decode_batch(encoded: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
     rows = tf.size(encoded, out_type=tf.int64)
 
     def row(index):
-        image, status = _decode(encoded[index], size)
+        image, status = _decode(encoded[index], MAX_PIXELS if whole else size)
         return index, _resize(image, size), status
 
     # An element that raises is dropped, so a bad row costs only itself. A dataset
@@ -230,7 +233,7 @@ def _decode_jpeg(
         size: Side in pixels that it will be resized to.
     """
     ratios = np.array([2, 4, 8], np.int32)
-    steps = tf.cast(tf.reduce_min(sides) >= 2 * size * ratios, tf.int32)
+    steps = tf.cast(tf.reduce_min(sides) // ratios >= 2 * size, tf.int32)
     branches = [partial(_at_ratio, encoded, ratio) for ratio in (1, *ratios.tolist())]
     return tf.switch_case(tf.reduce_sum(steps), branches)
 
@@ -370,7 +373,7 @@ def check_files(paths: Sequence[str], report=lambda done: None) -> tuple[dict, s
     bad: dict[int, str] = {}
     digest = hashlib.sha256()
     decode = tf.function(
-        lambda encoded: decode_batch(encoded, 8)[1],
+        lambda encoded: decode_batch(encoded, 8, whole=True)[1],
         input_signature=[tf.TensorSpec([None], tf.string)],
     )
     for start in range(0, len(paths), 64):

@@ -207,7 +207,10 @@ def ask(networks: Mapping[str, Network], products: Products) -> tuple[dict, Answ
             if part.image_size and key not in values:
                 encoded = products.inputs[part.modality]
                 values[key], status = image.decode_batch(encoded, part.image_size)
-                statuses[part.modality] = status
+                # Of several sides each must have come out.
+                known = statuses.get(part.modality, status)
+                used = tf.equal(known, image.USED)
+                statuses[part.modality] = tf.where(used, status, known)
     heard = {}
     for name, network in networks.items():
         present = products.there[network.needs]

@@ -243,7 +243,9 @@ def read_case(
     Raises:
         RunError: If it is not stored, truncated or stale.
     """
-    said = _stored_cases(run, settings, name, split).get(case_key(hidden))
+    said = None
+    if run.cases(name, split).exists():
+        said = _stored_cases(run, settings, name, split).get(case_key(hidden))
     if said is None:
         raise RunError(
             f"{run.cases(name, split)}: has no answers without "

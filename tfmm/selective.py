@@ -1,8 +1,9 @@
 """The rule that skips images where words suffice, and its curve."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy.sparse
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
@@ -17,7 +18,9 @@ NUM_FOLDS = 5
 STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0)  # scikit-learn's C of the regression
 # Beside a slope that all labels share, a label's own offset costs twice as much.
 LABEL_SCALE = 0.7
-CONFIDENCE_FLOOR = 1e-6
+# The graph's confidence and a stored one may differ past this.
+CONFIDENCE_FLOOR = 1e-4
+LARGEST_LOGIT = float(np.log(1.0 / CONFIDENCE_FLOOR - 1.0))
 # Products of a curve's points, as shares of those that have an image.
 SHARES = tuple(np.round(np.arange(0.0, 1.01, 0.05), 2).tolist())
 
@@ -31,8 +34,9 @@ class Rule:
 
     Attributes:
         thresholds: `C` confidences; `NEVER` for a label that always needs the image.
-        images: Share of the products with an image whose image is looked at, in [0, 1].
-        measure: What the model then reaches, `top1` or `micro_f1` by the task.
+        images: Share of the products with an image whose image is looked at, in [0, 1],
+            of those that the rule was fitted on.
+        measure: What the model then reaches there, `top1` or `micro_f1` by the task.
         full: The same when every image is looked at.
         fitted_on: Products that the rule was fitted on.
     """
@@ -107,8 +111,10 @@ def evidence(run: Run, settings: Experiment, name: str, split: str) -> Evidence 
     task = settings.catalog.task
     parts = []
     for probabilities, here in ((said, present), (without, words)):
-        given = results.assigned(run, settings, name, probabilities, here)
-        parts.append(_parts(task, targets, probabilities, given))
+        given = None
+        if task == "multi_label":
+            given = results.assigned(run, settings, name, probabilities, here)
+        parts.append(_parts(targets, probabilities, given))
     return Evidence(
         confidence=confidence(task, without),
         label=without.argmax(axis=1),
@@ -122,9 +128,9 @@ def evidence(run: Run, settings: Experiment, name: str, split: str) -> Evidence 
 
 
 def _parts(
-    task: str, targets: np.ndarray, probabilities: np.ndarray, given: np.ndarray
+    targets: np.ndarray, probabilities: np.ndarray, given: np.ndarray | None
 ) -> np.ndarray:
-    if task == "single_label":
+    if given is None:
         right = probabilities.argmax(axis=1) == targets
         return np.stack([right, *2 * [np.ones(len(right))]], axis=1).astype(np.float64)
     true = np.asarray(targets) > 0
@@ -144,9 +150,9 @@ class Risks:
     The risk, that the answer without the image is worse, is a logistic regression on
     the logit of the confidence and on the label, which shrinks labels of few products
     to the one slope and offset of all. Products are ranked by the risk that a
-    regression gives them which was fitted on other groups; a rule is cut where the
-    budget ends, or the loss begins, in that ranking, and its thresholds are those of
-    the regression on all of them.
+    regression gives them which was fitted on other groups; a loss is read off that
+    ranking. A rule's thresholds are those of the regression on all of them, and a
+    budget holds for what they look at here.
 
     Args:
         found: What a model says of products that neither towers nor head were fitted
@@ -168,10 +174,9 @@ class Risks:
             )
         lost = _wrong(found.skipped[rows]) > _wrong(found.seen[rows])
         inputs = _inputs(found, rows)
-        strength, risks = _out_of_fold(inputs, lost, groups)
-        order = np.argsort(-risks, kind="stable")
-        self.ranked, self.risks = rows[order], risks[order]
-        self.model = _regression(inputs, lost, strength)
+        strength, self.risks = _out_of_fold(inputs, lost, groups)
+        self.rows = rows
+        self.slope, self.offsets = _final(inputs, lost, strength, found.num_labels)
 
     def rule(
         self, *, image_budget: float | None = None, max_loss: float | None = None
@@ -183,39 +188,47 @@ class Risks:
             max_loss: Greatest loss of `top1` or `micro_f1`, in [0, 1]; either this or
                 `image_budget`.
         """
-        found, ranked = self.found, self.ranked
+        found, rows = self.found, self.rows
+        sure = _logits(found.confidence[rows])
+        own = self.offsets[found.label[rows]] + self.slope * sure
         if image_budget is not None:
             # Products with nothing but an image always have it looked at.
             others = int((found.with_image & ~found.decidable).sum())
             allowed = int(image_budget * found.with_image.sum() + 1e-9) - others
-            cut = int(np.clip(allowed, 0, len(ranked)))
+            order = np.sort(own)[::-1]
+            cut = int(np.clip(allowed, 0, len(rows)))
+            # The first that is skipped, with all that are like it.
+            level = order[cut] if cut < len(rows) else -np.inf
         else:
             assert max_loss is not None
-            cut = _where_loss_begins(found, ranked, max_loss)
-        # Between the last image that is looked at and the first that is not.
-        level = float(np.mean(np.concatenate([[1.0], self.risks])[cut : cut + 2]))
-        used = found.with_image.copy()
-        used[ranked[cut:]] = False
-        whole = cut == len(ranked)
-        return Rule(
-            thresholds=(NEVER,) * found.num_labels if whole else self._from(level),
+            order = np.argsort(-self.risks, kind="stable")
+            cut = _where_loss_begins(found, rows[order], max_loss)
+            edges = np.concatenate([[1.0], self.risks[order], [0.0]])[cut : cut + 2]
+            level = float(logit(edges.mean())) if cut < len(rows) else -np.inf
+        thresholds = self._from(level)
+        rule = Rule(
+            thresholds=tuple(thresholds.astype(np.float64).tolist()),
+            images=0.0,
+            measure=0.0,
+            full=found.measured(found.with_image),
+            fitted_on=len(rows),
+        )
+        used = looked_at(found, rule)
+        return replace(
+            rule,
             images=float(used.sum() / max(found.with_image.sum(), 1)),
             measure=found.measured(used),
-            full=found.measured(found.with_image),
-            fitted_on=len(ranked),
         )
 
-    def _from(self, level: float) -> tuple[float, ...]:
-        """From what confidence each label's risk is at most `level`."""
-        slope = self.model.coef_[0, 0]
-        offsets = self.model.intercept_[0] + self.model.coef_[0, 1:] * LABEL_SCALE
-        wanted = logit(np.clip(level, CONFIDENCE_FLOOR, 1.0 - CONFIDENCE_FLOOR))
-        if slope >= 0.0:
-            # Confidence says nothing of the risk: only the label does.
-            return tuple(np.where(offsets <= wanted, 0.0, NEVER).tolist())
-        # As the graph holds it.
-        exact = np.float32(expit((wanted - offsets) / slope))
-        return tuple(exact.astype(np.float64).tolist())
+    def _from(self, level: float) -> np.ndarray:
+        """From what confidence each label's risk is at most `level`, a logit."""
+        if self.slope == 0.0:
+            return np.where(self.offsets <= level, 0.0, NEVER)
+        edge = (level - self.offsets) / self.slope
+        # As the graph holds it; a confidence at the edge is over it.
+        exact = np.nextafter(np.float32(expit(edge)), np.float32(0.0))
+        exact = np.where(edge > LARGEST_LOGIT, NEVER, exact)
+        return np.where(edge < -LARGEST_LOGIT, 0.0, exact)
 
 
 def looked_at(found: Evidence, rule: Rule) -> np.ndarray:
@@ -234,9 +247,8 @@ def curve(risks: Risks, of: Evidence) -> list[dict[str, float]]:
 
     Returns:
         For each `budget` of `SHARES` the share of `images` looked at of `of`, in
-        [0, 1], and the `measure`; the same of `validation`, as `validation_images`
-        and `validation_measure`, where no product is ranked by a regression that knew
-        it.
+        [0, 1], and the `measure`; the same of `validation`, on which rules are fitted,
+        as `validation_images` and `validation_measure`.
     """
     points = []
     for share in SHARES:
@@ -258,33 +270,58 @@ def _wrong(parts: np.ndarray) -> np.ndarray:
     return parts[:, 1] + parts[:, 2] - 2.0 * parts[:, 0]
 
 
-def _inputs(found: Evidence, rows: np.ndarray) -> np.ndarray:
-    sure = np.clip(found.confidence[rows], CONFIDENCE_FLOOR, 1.0 - CONFIDENCE_FLOOR)
-    labels = np.eye(found.num_labels)[found.label[rows]] * LABEL_SCALE
-    return np.hstack([logit(sure)[:, None], labels])
+def _logits(confidence: np.ndarray) -> np.ndarray:
+    return logit(np.clip(confidence, CONFIDENCE_FLOOR, 1.0 - CONFIDENCE_FLOOR))
+
+
+def _inputs(found: Evidence, rows: np.ndarray) -> scipy.sparse.csr_array:
+    """`(m, 1 + C)`: the logit of the confidence, and which label."""
+    many = np.arange(len(rows))
+    labels = scipy.sparse.csr_array(
+        (np.full(len(rows), LABEL_SCALE), (many, found.label[rows])),
+        shape=(len(rows), found.num_labels),
+    )
+    sure = _logits(found.confidence[rows])[:, None]
+    return scipy.sparse.csr_array(scipy.sparse.hstack([sure, labels]))
 
 
 def _regression(
-    inputs: np.ndarray, lost: np.ndarray, strength: float
+    inputs: scipy.sparse.csr_array, lost: np.ndarray, strength: float
 ) -> LogisticRegression:
     """The risk, with two products that were never seen: one lost where confidence is
     least, one not where it is greatest. So there is a risk even where none was lost.
     """
+    sure = inputs[:, [0]].toarray()[:, 0]
     unseen = np.zeros((2, inputs.shape[1]))
-    unseen[:, 0] = inputs[:, 0].min(), inputs[:, 0].max()
+    unseen[:, 0] = sure.min(), sure.max()
     return LogisticRegression(C=strength, max_iter=1_000).fit(
-        np.vstack([inputs, unseen]), np.concatenate([lost, [True, False]])
+        scipy.sparse.csr_array(scipy.sparse.vstack([inputs, unseen])),
+        np.concatenate([lost, [True, False]]),
     )
 
 
+def _final(
+    inputs: scipy.sparse.csr_array, lost: np.ndarray, strength: float, num_labels: int
+) -> tuple[float, np.ndarray]:
+    """The slope and each label's offset, of the regression on all products."""
+    model = _regression(inputs, lost, strength)
+    slope = float(model.coef_[0, 0])
+    if slope >= 0.0:
+        # Confidence does not speak for skipping: only the label does.
+        scale = scipy.sparse.diags_array([0.0, *[1.0] * num_labels])
+        model = _regression(scipy.sparse.csr_array(inputs @ scale), lost, strength)
+        slope = 0.0
+    return slope, model.intercept_[0] + model.coef_[0, 1:] * LABEL_SCALE
+
+
 def _out_of_fold(
-    inputs: np.ndarray, lost: np.ndarray, groups: np.ndarray
+    inputs: scipy.sparse.csr_array, lost: np.ndarray, groups: np.ndarray
 ) -> tuple[float, np.ndarray]:
     """The strength with the least loss, and each product's risk by other groups."""
-    folds = list(GroupKFold(NUM_FOLDS).split(inputs, groups=groups))
+    folds = list(GroupKFold(NUM_FOLDS).split(lost, groups=groups))
     best: tuple[float, float, np.ndarray] | None = None
     for strength in STRENGTHS:
-        risks = np.empty(len(inputs))
+        risks = np.empty(len(lost))
         for others, own in folds:
             model = _regression(inputs[others], lost[others], strength)
             risks[own] = model.predict_proba(inputs[own])[:, 1]

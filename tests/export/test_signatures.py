@@ -128,9 +128,10 @@ def test_a_bundle_that_skips_passes_its_gate(budgeted):
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (("--image-budget", "0.5", "--all-images"), "exclude another"),
-        (("--max-loss", "0.1", "--head", "title"), "no images, or nothing else"),
-        (("--max-loss", "0.1", "--head", "image"), "no images, or nothing else"),
+        (("--image-budget", "0.5", "--all-images"), "exclude one another"),
+        (("--max-loss", "0.1", "--head", "title"), "or cannot answer without them"),
+        (("--max-loss", "0.1", "--head", "image"), "or cannot answer without them"),
+        (("--max-loss", "0.1", "--head", "polcy"), "did you mean 'policy'"),
         (("--max-loss", "0.1"), "expected at least 5 to fit a rule on"),
     ],
 )

@@ -54,6 +54,20 @@ def http(url: str, body=None, headers=None, method=None) -> tuple[int, object]:
     return status, json.loads(text) if text else None
 
 
+def run_code(code: str) -> str:
+    """What a program prints in a process of its own; it must end well."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment(),
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def environment() -> dict[str, str]:
     """The environment of a child process that imports from the clone."""
     client = ROOT / "serving" / "client"
@@ -266,6 +280,7 @@ def tools():
     return SimpleNamespace(
         ServerProcess=ServerProcess,
         environment=environment,
+        run_code=run_code,
         http=http,
         wait_until=wait_until,
         write_half=write_half,

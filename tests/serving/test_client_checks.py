@@ -4,8 +4,6 @@ import base64
 import json
 import math
 import pickle
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -496,15 +494,7 @@ def test_importing_it_imports_nothing_heavy_and_no_neighbour(tools):
         "heavy = {'tensorflow', 'numpy', 'keras', 'serving', 'tfmm', 'export'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=tools.environment(),
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    tools.run_code(code)
 
 
 def test_the_clone_installs_what_the_client_needs():

@@ -1,8 +1,5 @@
 """The client's own messages beside TensorFlow's: the same bytes, the same values."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -137,15 +134,7 @@ def test_it_lives_beside_tensorflow_in_either_order(first, tools):
         "assert predict_pb2.PredictRequest.FromString(data).output_filter == ['a']\n"
         "assert PredictRequest is not predict_pb2.PredictRequest\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=tools.environment(),
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    tools.run_code(code)
 
 
 # Requests

@@ -2,8 +2,6 @@
 
 import json
 import socket
-import subprocess
-import sys
 
 import pytest
 
@@ -192,12 +190,4 @@ def test_rest_imports_no_tensorflow(server, tools):
         "heavy = {'tensorflow', 'grpc'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=tools.environment(),
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    tools.run_code(code)

@@ -117,6 +117,36 @@ def test_the_confidence_of_several_labels_is_that_of_all_decisions():
     np.testing.assert_allclose(selective.confidence("single_label", said), [0.9, 0.5])
 
 
+def test_a_label_that_is_wrongly_certain_is_looked_at():
+    found = evidence()
+    certain = np.arange(len(found.label)) % 2 == 0
+    right = np.where(certain & (found.label == 1), False, found.skipped[:, 0] > 0)
+    found = replace(
+        found,
+        confidence=np.where(certain, 1.0, found.confidence),
+        skipped=parts(right),
+    )
+    risks = Risks(found)
+    for budget in (0.5, 0.8):
+        rule = risks.rule(image_budget=budget)
+        used = looked_at(found, rule)
+        assert used[found.with_image].mean() <= budget
+        assert found.measured(used) == rule.measure
+    assert risks.rule(max_loss=0.0).thresholds[1] == NEVER
+    assert used[certain & (found.label == 1) & found.with_image].mean() > 0.99
+
+
+def test_confidence_that_says_nothing_leaves_the_label_to_decide():
+    found = evidence()
+    generator = np.random.default_rng(5)
+    lost = (found.label == 2) & (generator.uniform(size=2_000) < found.confidence)
+    found = replace(found, skipped=parts(~lost), seen=parts(np.ones(2_000)))
+    rule = Risks(found).rule(image_budget=0.5)
+    assert set(rule.thresholds) <= {0.0, NEVER}
+    assert rule.thresholds[0] == rule.thresholds[1] == 0.0
+    assert rule.thresholds[2] == NEVER
+
+
 def test_too_few_groups_are_refused():
     found = replace(evidence(8), groups=np.zeros(8, int))
     with pytest.raises(RunError, match="expected at least 5"):

@@ -185,8 +185,9 @@ def _write_cases(
     _, catalog_fingerprint = outputs.read_targets(run.outputs, stored_as)
     mark = results.outputs_fingerprint(run, settings, name, catalog_fingerprint)
     try:
-        outputs.read_cases(path, mark)
-        return
+        stored = outputs.read_cases(path, mark)
+        if set(map(results.case_key, cases)) <= set(stored):
+            return
     except RunError:
         pass  # missing, truncated or stale: made again below
     rows = catalog.rows(split)

@@ -51,10 +51,15 @@ def products(
     inputs = {name: np.array(values, object) for name, values in texts.items()}
     for name, files in paths.items():
         inputs[name] = np.array([image.read_file(file)[0] for file in files], object)
-    here = np.all([inputs[name] != b"" for name in paths], axis=0)
+    if not paths:
+        raise RunError("the bundles read no images")
+    here = np.any([inputs[name] != b"" for name in paths], axis=0)
     rows = np.flatnonzero(here)[:count]
     if len(rows) < count:
-        raise CatalogError(f"{table_file}: fewer than {count} products have an image")
+        raise CatalogError(
+            f"{table_file}: of the first {4 * count} products fewer than {count} have "
+            "an image"
+        )
     return {name: values[rows] for name, values in inputs.items()}
 
 
@@ -66,7 +71,7 @@ def selective(
         Path | None, typer.Option(help="Folder of the images; the table's by default.")
     ] = None,
     batch: Annotated[list[int] | None, typer.Option(help="Products a request.")] = None,
-    count: Annotated[int, typer.Option(help="Products in a round.")] = 256,
+    count: Annotated[int, typer.Option(min=1, help="Products in a round.")] = 256,
 ) -> None:
     """Times both bundles on the same products."""
     (whole, about), (part, _) = load(full), load(skipping)
@@ -74,13 +79,16 @@ def selective(
         "full": whole.signatures["serving_default"],
         "selective": part.signatures["serving_default"],
     }
+    sizes = [size for size in batch or [1, 8, 32] if 0 < size <= count]
+    if not sizes:
+        raise CatalogError(f"expected a --batch of 1 to {count}")
     inputs = products(catalog, images, about, count)
     generator = np.random.default_rng(0)
     print(f"{count} products with an image")
     print(
         f"{'batch':>6}{'full':>12}{'selective':>12}{'ratio':>8}{'images':>9}{'same':>8}"
     )
-    for size in batch or [1, 8, 32]:
+    for size in sizes:
         requests = [
             {
                 name: tf.constant(values[start : start + size])
