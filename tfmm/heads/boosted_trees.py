@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import keras
 import lightgbm
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from tfmm import metrics
@@ -187,10 +188,12 @@ class _Rows:
 
 def _rows(teller: keras.Model, task: str, examples: Examples) -> _Rows:
     """What the trees read of the products, a batch of products at a time."""
+    # `keras.Model.predict_on_batch` would trace a graph for each size, and warn of it.
+    ask = tf.function(teller, reduce_retracing=True)
     told, asked = [], []
     for start in range(0, len(examples.targets), PRODUCTS_AT_ONCE):
         part = slice(start, start + PRODUCTS_AT_ONCE)
-        said = teller.predict_on_batch(_nested(examples, part))
+        said = {k: x.numpy() for k, x in ask(_nested(examples, part)).items()}
         told.append(said["told"][said["asked"]])
         asked.append(said["asked"])
     product, label = np.nonzero(np.concatenate(asked))
