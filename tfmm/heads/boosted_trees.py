@@ -62,6 +62,8 @@ def boosted_trees(
 
     Raises:
         ExperimentError: If `form` is `per_label` for a `multi_label` task.
+        RunError: If no tower sees any of the products to fit on, or to stop by, or no
+            split can be made of them.
 
     Reference:
     - Verma et al. 2020, "Boosted late fusion".
