@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 POLICIES = ("latest", "all", "specific")
 
@@ -46,6 +47,31 @@ class ModelConfig:
         return descending
 
 
+def read_message(path: Path, kind: Any) -> Any:
+    """Reads one protobuf message in text format.
+
+    Args:
+        path: Path of the file.
+        kind: The message's class.
+
+    Raises:
+        ConfigError: If the file cannot be read, or holds no such message.
+    """
+    from google.protobuf import text_format
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text: {error}.") from error
+    try:
+        return text_format.Parse(text, kind())
+    except text_format.ParseError as error:
+        name, problem = kind.DESCRIPTOR.name, " ".join(str(error).split())
+        raise ConfigError(f"{path}: is not a {name}: {problem}") from error
+
+
 def read_model_config_file(path: Path) -> list[ModelConfig]:
     """Reads a ModelServerConfig in protobuf text format.
 
@@ -61,20 +87,9 @@ def read_model_config_file(path: Path) -> list[ModelConfig]:
         ConfigError: If the file is missing, is not a ModelServerConfig, names
             no model or a model twice, or asks for what is not supported.
     """
-    from google.protobuf import text_format
     from tensorflow_serving.config import model_server_config_pb2
 
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not UTF-8 text: {error}.") from error
-    try:
-        config = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
-    except text_format.ParseError as error:
-        problem = " ".join(str(error).split())
-        raise ConfigError(f"{path}: is not a ModelServerConfig: {problem}") from error
+    config = read_message(path, model_server_config_pb2.ModelServerConfig)
     if config.WhichOneof("config") != "model_config_list":
         raise ConfigError(
             f"{path}: expected a model_config_list. "

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from serving.config import ConfigError
+from serving.config import ConfigError, read_message
 
 METRICS_PATH = "/monitoring/prometheus/metrics"
 # Inside a version directory; read with --enable_per_model_batching_parameters.
@@ -83,7 +83,7 @@ def read_batching_parameters(path: Path) -> BatchingParameters:
         ConfigError: If the file cannot be read or does not hold the message, or
             if its values do not go together.
     """
-    message = _read(path, "BatchingParameters")
+    message = read_message(path, _messages()["BatchingParameters"])
     values: dict[str, Any] = {}
     for descriptor, value in message.ListFields():
         if _BATCHING_FIELDS[descriptor.name].startswith(".google"):
@@ -110,7 +110,7 @@ def read_monitoring_config(path: Path) -> str | None:
         ConfigError: If the file cannot be read or does not hold the message, or
             if its path does not begin with "/".
     """
-    prometheus = _read(path, "MonitoringConfig").prometheus_config
+    prometheus = read_message(path, _messages()["MonitoringConfig"]).prometheus_config
     if not prometheus.enable:
         return None
     url_path = prometheus.path or METRICS_PATH
@@ -156,22 +156,6 @@ def _problem(parameters: BatchingParameters) -> str | None:
             f"{sizes[-1]}; expected {parameters.rows_per_batch}"
         )
     return None
-
-
-def _read(path: Path, name: str):
-    from google.protobuf import text_format
-
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not UTF-8 text: {error}.") from error
-    try:
-        return text_format.Parse(text, _messages()[name]())
-    except text_format.ParseError as error:
-        problem = " ".join(str(error).split())
-        raise ConfigError(f"{path}: is not a {name}: {problem}") from error
 
 
 @cache

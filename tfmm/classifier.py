@@ -3,7 +3,7 @@
 What is predicted, exported and served is this one function.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ from tfmm.experiment import Experiment
 from tfmm.explanation import contributions
 from tfmm.fusion import Fusion, calibrated
 from tfmm.heads.joint import parts as joint_parts
-from tfmm.networks import Joined, Network, Products, ask, on_rows
+from tfmm.networks import Joined, Network, Products, ask, on_rows, without_texts
 from tfmm.run import Run
 from tfmm.selective import Rule
 from tfmm.settings import Modality
@@ -182,26 +182,23 @@ class Classifier:
             several such towers each as `attention_TOWER`.
         """
         products = Products.of(inputs, self.modalities)
-        answers, statuses, _ = self._asked(products)
-        used = self._used(statuses) if statuses else None
-        # Hidden from networks that read it beside their own modality -> what they say.
-        told = {frozenset(): answers}
+        also = without_texts(self.networks)
+        answers, _, _ = self._asked(products, also=also)
 
         def value(known: frozenset[str]) -> tf.Tensor:
             part = {}
             for name, network in self.networks.items():
-                if network.needs not in known:
-                    part[name] = network.absent(products.size)
-                    continue
                 lacks = network.modalities - known
-                if lacks not in told:
-                    others = products.without(lacks)
-                    told[lacks] = self._asked_images(others, used)[0]
-                part[name] = told[lacks][name]
+                if network.needs in lacks:
+                    part[name] = network.absent(products.size)
+                else:
+                    part[name] = answers[(name, lacks) if lacks else name]
             return self._fused(part)["probabilities"]
 
         maps = {
-            x: said["attention"] for x, said in answers.items() if "attention" in said
+            x: answers[x]["attention"]
+            for x in self.networks
+            if "attention" in answers[x]
         }
         keys = ["attention"] if len(maps) == 1 else [f"attention_{x}" for x in maps]
         parts = contributions(value, list(self.modalities), self.top_k)
@@ -223,9 +220,19 @@ class Classifier:
         features = said["features"] * tf.cast(said["present"], tf.float32)[:, None]
         return {"embedding": tf.math.l2_normalize(features, axis=1)}
 
-    def _asked(self, products: Products, whole: bool = False):
+    def _asked(
+        self,
+        products: Products,
+        whole: bool = False,
+        also: Mapping[Hashable, Network] | None = None,
+    ):
         """All networks' answers, the images' statuses, and, with a rule, the head's
         answer with every image hidden.
+
+        Args:
+            products: A batch.
+            whole: Whether no image is skipped, whatever the rule.
+            also: Networks that see images, to be asked beside the model's own.
         """
         texts = {k: x for k, x in self.networks.items() if not x.sees_images}
         answers, _ = ask(texts, products)
@@ -239,18 +246,20 @@ class Classifier:
             }
             hidden = self._fused({**answers, **absent})
             need &= ~self._skips(hidden)
-        seen, statuses = self._asked_images(products, need)
+        asked = {**self._image_networks, **(also or {})}
+        seen, statuses = self._asked_images(asked, products, need)
         return {**answers, **seen}, statuses, hidden
 
     @property
     def _image_networks(self) -> dict[str, Network]:
         return {k: x for k, x in self.networks.items() if x.sees_images}
 
-    def _asked_images(self, products: Products, need: tf.Tensor):
-        """Answers of the networks that see images, and statuses; images are decoded
-        and networks run only for the products of `need`.
+    def _asked_images(
+        self, networks: Mapping[Hashable, Network], products: Products, need: tf.Tensor
+    ):
+        """Answers of networks that see images, and statuses; images are decoded and
+        networks run only for the products of `need`.
         """
-        networks = self._image_networks
         specs = {
             (name, key): spec
             for name, network in networks.items()
@@ -270,7 +279,7 @@ class Classifier:
             return result
 
         found = on_rows(need, run, specs)
-        answers: dict[str, dict] = {name: {} for name in networks}
+        answers: dict[Hashable, dict] = {name: {} for name in networks}
         statuses = {}
         for (name, key), value in found.items():
             if not name:

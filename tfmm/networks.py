@@ -1,7 +1,8 @@
 """Networks that see products, asked in the graph and only about whom they must."""
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Hashable, Mapping
+from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Self
 
 import keras
@@ -22,11 +23,14 @@ class Network:
         model: dict of its inputs -> dict of answers `(batch, ...)`.
         reads: Input -> what is read for it.
         needs: Modality without which it is absent.
+        hidden: Modalities of texts, beside the one it needs, that it is given as if
+            no product had them.
     """
 
     model: keras.Model
     reads: Mapping[str, Inputs]
     needs: str
+    hidden: frozenset[str] = frozenset()
 
     @property
     def sees_images(self) -> bool:
@@ -55,12 +59,14 @@ class Network:
         Returns:
             The model's answers, zeros where not present, and `present`.
         """
-        taken = {
-            key: values[(part.modality, part.image_size)]
-            if part.image_size
-            else values[part.modality]
-            for key, part in self.reads.items()
-        }
+        taken = {}
+        for key, part in self.reads.items():
+            if part.image_size:
+                taken[key] = values[(part.modality, part.image_size)]
+            else:
+                texts = values[part.modality]
+                hide = part.modality in self.hidden
+                taken[key] = tf.fill(tf.shape(texts), "") if hide else texts
         if not self.sees_images:
             # Texts cost less than picking them out does.
             mask = tf.cast(present, tf.float32)[:, None]
@@ -173,14 +179,6 @@ class Products:
             {name: tf.gather(x, rows) for name, x in self.there.items()},
         )
 
-    def without(self, hidden: Collection[str]) -> Self:
-        """The same as if none had the modalities `hidden`."""
-        inputs, there = dict(self.inputs), dict(self.there)
-        for name in hidden:
-            inputs[name] = tf.fill(tf.shape(inputs[name]), "")
-            there[name] = tf.zeros_like(there[name])
-        return type(self)(inputs, there)
-
     @property
     def size(self) -> tf.Tensor:
         """Products in the batch, int32."""
@@ -192,8 +190,10 @@ class Products:
         return tf.reduce_any(tf.stack(here, axis=1), axis=1)
 
 
-def ask(networks: Mapping[str, Network], products: Products) -> tuple[dict, Answers]:
-    """Asks networks about whole products; every image that they read is decoded.
+def ask(
+    networks: Mapping[Hashable, Network], products: Products
+) -> tuple[dict, Answers]:
+    """Asks networks about whole products; every image that they read is decoded, once.
 
     Returns:
         Network -> its answers; image modality that one of them reads -> int32
@@ -218,3 +218,19 @@ def ask(networks: Mapping[str, Network], products: Products) -> tuple[dict, Answ
             present = tf.equal(statuses[network.needs], image.USED)
         heard[name] = network(values, present)
     return heard, statuses
+
+
+def without_texts(networks: Mapping[str, Network]) -> dict[Hashable, Network]:
+    """Every network that reads texts beside its own modality, without some of them.
+
+    Returns:
+        Name of a network and the modalities that are hidden from it -> that network;
+        each set of such modalities but none.
+    """
+    found: dict[Hashable, Network] = {}
+    for name, network in networks.items():
+        beside = sorted(network.modalities - {network.needs})
+        for size in range(1, len(beside) + 1):
+            for some in map(frozenset, combinations(beside, size)):
+                found[name, some] = replace(network, hidden=some)
+    return found

@@ -16,7 +16,7 @@ HEAD = """# Every key of an experiment file
 Made from `tfmm/settings/` by `python tools/experiment_docs.py`; a test keeps the
 two equal. A key without a default must be given. Any key can be set on the command
 line: `--set towers.title.filters=64`. Values are TOML; what is no TOML value is taken
-as text.
+as text. Counts go up to 2147483647, widths of layers to 16384, other numbers to 1e18.
 
 `[towers.NAME]` and `[heads.NAME]` choose their table by the key `model`. Names are
 small letters, digits and `_`.

@@ -16,8 +16,8 @@ FORMS = [(form, task) for form in ("shared", "per_label") for task in TASKS][:3]
 
 
 def settings(**own):
-    small = {"max_rounds": 40, "min_products_per_leaf": 5, **own}
-    return BoostedTrees(model="boosted_trees", towers=list(NAMES), **small)
+    small = {"max_rounds": 40, "min_products_per_leaf": 5, "towers": list(NAMES)}
+    return BoostedTrees(model="boosted_trees", **{**small, **own})
 
 
 def made(task, products=400, **more):
@@ -96,7 +96,33 @@ def test_the_same_seed_grows_the_same_trees_and_they_survive_saving(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["shared", "per_label"])
-def test_products_that_fill_no_leaf_are_one_clear_error(form):
+def test_products_that_fill_no_leaf_are_one_clear_error(form, capfd):
     few = settings(form=form, min_products_per_leaf=100_000)
     with pytest.raises(RunError, match=r"finds no split; .*_leaf = 100000"):
         boosted_trees(few, made("single_label"))
+    assert "LightGBM" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_products_that_no_tower_sees_are_one_clear_error(task, capfd):
+    towers = made(task)
+    unseen = {
+        name: {key: np.zeros_like(x) for key, x in tower.items()}
+        for name, tower in towers.held_out.inputs.items()
+    }
+    unseen = dataclasses.replace(towers.held_out, inputs=unseen)
+    with pytest.raises(RunError, match=r"no products that a tower sees; .* 0 rows"):
+        boosted_trees(settings(), dataclasses.replace(towers, held_out=unseen))
+    assert "LightGBM" not in capfd.readouterr().err
+
+
+def test_towers_may_be_called_anything():
+    # What trees read of a head called `product`, and of the product rule.
+    names = ("title", "product")
+    towers = problem(
+        "single_label",
+        examples("single_label", seed=1, names=names),
+        examples("single_label", 60, seed=2, names=names),
+    )
+    head = boosted_trees(settings(towers=list(names)), towers)
+    assert np.isfinite(answer(head, towers.fit.inputs)["logits"]).all()

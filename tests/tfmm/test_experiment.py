@@ -209,6 +209,22 @@ REFUSED = {
     "heads.policy.hidden_units=[8, 0]": (
         "[heads.policy] hidden_units: expected greater than or equal to 1. Received: 0"
     ),
+    "heads.policy.hidden_units=[100000000]": (
+        "[heads.policy] hidden_units: expected less than or equal to 16384. "
+        "Received: 100000000"
+    ),
+    "towers.title.filters=100000000": (
+        "[towers.title] filters: expected less than or equal to 16384. "
+        "Received: 100000000"
+    ),
+    "towers.title.batch_size=10000000000": (
+        "[towers.title] batch_size: expected less than or equal to 2147483647. "
+        "Received: 10000000000"
+    ),
+    "heads.policy.temperatures={title=1e300}": (
+        "[heads.policy.temperatures] title: expected less than or equal to "
+        "1000000000000000000. Received: 1e+300"
+    ),
     "towers.image.image_size=31": (
         "[towers.image] image_size: expected greater than or equal to 32. Received: 31"
     ),

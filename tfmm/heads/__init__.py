@@ -11,7 +11,7 @@ any tower gets `prior_logits`.
 
 A head that is fitted in closed form, or by a library, comes back fitted. The others are
 trained by `tfmm.train` on `lesson(settings, problem, model, loss)` of `LESSONS`, with
-the loss of their settings; those that are not named there learn their logits by it.
+the loss of their settings.
 """
 
 from tfmm.heads.boosted_trees import boosted_trees

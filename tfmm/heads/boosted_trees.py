@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import keras
 import lightgbm
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from tfmm import metrics
@@ -61,6 +62,8 @@ def boosted_trees(
 
     Raises:
         ExperimentError: If `form` is `per_label` for a `multi_label` task.
+        RunError: If no tower sees any of the products to fit on, or to stop by, or no
+            split can be made of them.
 
     Reference:
     - Verma et al. 2020, "Boosted late fusion".
@@ -93,19 +96,19 @@ def _per_label(
     features = ops.concatenate(told, axis=-1)
     teller = keras.Model(towers.nested, features)
 
-    def data(examples: Examples, reference=None):
+    def data(examples: Examples) -> tuple[np.ndarray, np.ndarray]:
         read = one_output(teller, _nested(examples), PRODUCTS_AT_ONCE)
-        return lightgbm.Dataset(read, examples.targets, reference=reference)
+        return read, examples.targets
 
     def loss(probabilities: np.ndarray, _):
         logits = metrics.logits_of("single_label", probabilities)
         targets = problem.held_out.targets
         return _loss(metrics.log_loss("single_label", targets, logits))
 
-    grown = data(fit)
-    held_out = data(problem.held_out, grown)
     options = {"objective": "multiclass", "num_class": len(problem.prior_logits)}
-    trees = _grow(settings, problem.seed, options, grown, held_out, loss)
+    trees = _grow(
+        settings, problem.seed, options, data(fit), data(problem.held_out), loss
+    )
     return to_logits("single_label", ops.softmax(trees(features), axis=-1))
 
 
@@ -119,9 +122,8 @@ def _shared(
     rows, held_out_rows = (
         _rows(teller, task, examples) for examples in (fit, problem.held_out)
     )
-    names = list(told.names)
-    grown = lightgbm.Dataset(rows.told, rows.right, feature_name=names)
-    held_out = lightgbm.Dataset(held_out_rows.told, held_out_rows.right, grown)
+    grown = (rows.told, rows.right)
+    held_out = (held_out_rows.told, held_out_rows.right)
     if task == "single_label":
         options = {"objective": rows.gradients}
         loss = held_out_rows.softmax_loss
@@ -188,10 +190,12 @@ class _Rows:
 
 def _rows(teller: keras.Model, task: str, examples: Examples) -> _Rows:
     """What the trees read of the products, a batch of products at a time."""
+    # `keras.Model.predict_on_batch` would trace a graph for each size, and warn of it.
+    ask = tf.function(teller, reduce_retracing=True)
     told, asked = [], []
     for start in range(0, len(examples.targets), PRODUCTS_AT_ONCE):
         part = slice(start, start + PRODUCTS_AT_ONCE)
-        said = teller.predict_on_batch(_nested(examples, part))
+        said = {k: x.numpy() for k, x in ask(_nested(examples, part)).items()}
         told.append(said["told"][said["asked"]])
         asked.append(said["asked"])
     product, label = np.nonzero(np.concatenate(asked))
@@ -223,12 +227,21 @@ def _grow(
     settings: BoostedTrees,
     seed: int,
     options: dict,
-    fit: lightgbm.Dataset,
-    held_out: lightgbm.Dataset,
+    fit: tuple[np.ndarray, np.ndarray],
+    held_out: tuple[np.ndarray, np.ndarray],
     loss: Callable,
 ) -> TreeEnsemble:
-    """Boosts until `loss` no longer falls, and compiles the trees up to its best."""
-    options = {
+    """Boosts until `loss` no longer falls, and compiles the trees up to its best.
+
+    Args:
+        settings: `[heads.NAME]` of the experiment.
+        seed: Of LightGBM's draws.
+        options: Its objective.
+        fit: float32 `(rows, F)` and the targets `(rows,)`.
+        held_out: The same.
+        loss: Of scores or probabilities and the data set, as LightGBM calls it.
+    """
+    common = {
         "learning_rate": settings.learning_rate,
         "num_leaves": settings.num_leaves,
         "max_depth": settings.max_depth,
@@ -241,29 +254,36 @@ def _grow(
         "force_row_wise": True,
         "num_threads": NUM_THREADS,
         "verbosity": -1,
-        **options,
     }
-    stop = lightgbm.early_stopping(settings.patience_rounds, verbose=False)
-    try:
-        booster = lightgbm.train(
-            options,
-            fit,
-            settings.max_rounds,
-            valid_sets=[held_out],
-            feval=loss,
-            callbacks=[stop],
-        )
-        splits = booster.feature_importance("split").sum()
-    except lightgbm.basic.LightGBMError:  # no column could be split
-        splits = 0
-    if not splits:
+    # LightGBM stops with a message of its own where there is nothing to grow from.
+    if not len(fit[1]) or not len(held_out[1]):
         raise RunError(
-            "boosted_trees finds no split; expected more products to fit on, or fewer "
-            "min_products_per_leaf. Received: "
-            f"min_products_per_leaf = {settings.min_products_per_leaf}"
+            "boosted_trees has no products that a tower sees; expected some to fit on "
+            f"and some to stop by. Received: {len(fit[1])} and {len(held_out[1])} rows"
         )
+    grown = lightgbm.Dataset(*fit, params=common).construct()
+    if not any(map(grown.feature_num_bin, range(fit[0].shape[1]))):
+        raise _no_split(settings)
+    booster = lightgbm.train(
+        {**common, **options},
+        grown,
+        settings.max_rounds,
+        valid_sets=[lightgbm.Dataset(*held_out, reference=grown)],
+        feval=loss,
+        callbacks=[lightgbm.early_stopping(settings.patience_rounds, verbose=False)],
+    )
+    if not booster.feature_importance("split").any():
+        raise _no_split(settings)
     text = booster.model_to_string(num_iteration=booster.best_iteration)
     return TreeEnsemble.holding(read_trees(text), name="trees")
+
+
+def _no_split(settings: BoostedTrees) -> RunError:
+    return RunError(
+        "boosted_trees finds no split; expected more products to fit on, or fewer "
+        "min_products_per_leaf. Received: "
+        f"min_products_per_leaf = {settings.min_products_per_leaf}"
+    )
 
 
 def _with_hidden_towers(problem: Problem, copies: int) -> Examples:

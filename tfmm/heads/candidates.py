@@ -14,12 +14,10 @@ class Candidates:
     Attributes:
         features: float32 `(batch, C, F)`, NaN where an absent tower would speak.
         asked: bool `(batch, C)`.
-        names: What each of the `F` features is called.
     """
 
     features: object
     asked: object
-    names: tuple[str, ...]
 
 
 def candidates(
@@ -41,7 +39,7 @@ def candidates(
         num_candidates: The best labels of each tower are asked about, this many;
             0: all labels.
     """
-    names, features, firsts, asked = [], [], [], []
+    features, firsts, asked = [], [], []
     here = [ops.expand_dims(x, -1) for x in ops.unstack(towers.present, axis=1)]
     counts = [ops.cast(x, "float32") for x in here]
     if task == "single_label":
@@ -49,15 +47,10 @@ def candidates(
     else:
         scores = towers.logits
     num_labels = len(prior_logits)
-    for name, score, present, count in zip(
-        towers.nested, scores, here, counts, strict=True
-    ):
+    for score, present, count in zip(scores, here, counts, strict=True):
         rank = _rank(score)
-        spoken = {"score": score, "rank": rank, "ahead": _ahead(score)}
-        for key, value in spoken.items():
-            names.append(f"{name}_{key}")
+        for value in (score, rank, _ahead(score)):
             features.append(ops.where(present, value, float("nan")))
-        names.append(f"{name}_present")
         features.append(ops.zeros_like(score) + count)
         firsts.append(ops.cast(ops.equal(rank, 0), "float32") * count)
         asked.append(present & (rank < (num_candidates or num_labels)))
@@ -68,20 +61,19 @@ def candidates(
     ]
     product = sum(x * count for x, count in zip(scores, counts, strict=True))
     prior = ops.expand_dims(ops.convert_to_tensor(prior_logits, "float32"), 0)
-    together = {
-        "max": ops.max(ops.stack(probabilities), axis=0),
-        "mean": sum(probabilities) / ops.maximum(number, 1.0),
-        "product": product,
-        "product_rank": _rank(product),
-        "product_ahead": _ahead(product),
-        "firsts": sum(firsts),
-        "present": ops.zeros_like(product) + number,
-        "prior": ops.zeros_like(product) + prior,
-    }
+    together = [
+        ops.max(ops.stack(probabilities), axis=0),
+        sum(probabilities) / ops.maximum(number, 1.0),
+        product,
+        _rank(product),
+        _ahead(product),
+        sum(firsts),
+        ops.zeros_like(product) + number,
+        ops.zeros_like(product) + prior,
+    ]
     return Candidates(
-        features=ops.stack([*features, *together.values()], axis=-1),
+        features=ops.stack([*features, *together], axis=-1),
         asked=ops.any(ops.stack(asked), axis=0),
-        names=(*names, *together),
     )
 
 

@@ -6,18 +6,28 @@ from pydantic import BaseModel, ConfigDict, Field
 
 SPLITS = ("train", "fusion", "validation", "test")
 
+LARGEST = 1e18  # its square is a float32 still
+LARGEST_COUNT = 2**31 - 1  # what an int32 holds
+MAX_WIDTH = 16_384  # a layer between two of that width takes 1 GB
+
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
 BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-NotNegative = Annotated[float, Field(ge=0.0)]
-Count = Annotated[int, Field(ge=1)]
-CountOrZero = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0.0, le=LARGEST)]
+NotNegative = Annotated[float, Field(ge=0.0, le=LARGEST)]
+Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
+CountOrZero = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
+Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
+WidthOrZero = Annotated[int, Field(ge=0, le=MAX_WIDTH)]
 Activation = Literal["linear", "sigmoid", "relu", "tanh"]
 
 
 class Table(BaseModel):
-    """A TOML table: frozen, refusing keys it does not know, and inf and nan."""
+    """A TOML table: frozen, refusing keys it does not know, and inf and nan.
+
+    Numbers that no network could be built or trained with are refused by their types,
+    so that an absurd one stops here and not in the middle of the work.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

@@ -4,7 +4,16 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tfmm.settings.base import BelowOne, Count, NotNegative, Positive, Rate, Table, key
+from tfmm.settings.base import (
+    BelowOne,
+    Count,
+    NotNegative,
+    Positive,
+    Rate,
+    Table,
+    Width,
+    key,
+)
 from tfmm.settings.training import Tower, TrainableLayers
 
 Side = Annotated[int, Field(ge=32, le=1024)]
@@ -123,7 +132,7 @@ class Vgg16(Backbone):
     """`model = "vgg16"`: the image tower of paper A."""
 
     model: Literal["vgg16"] = key(help="The network.")
-    fully_connected_units: Annotated[list[Count], Field(min_length=1)] = key(
+    fully_connected_units: Annotated[list[Width], Field(min_length=1)] = key(
         [4096, 4096], "Widths of the fully connected layers."
     )
     dropout: BelowOne = key(
@@ -164,7 +173,7 @@ class CompactCnn(ImageTower):
 
     model: Literal["compact_cnn"] = key(help="The network.")
     image_size: Side = key(64, "Side in pixels that images are resized to.")
-    widths: Annotated[list[Count], Field(min_length=1)] = key(
+    widths: Annotated[list[Width], Field(min_length=1)] = key(
         [32, 64, 128, 256], "Channels of each step; each but the first halves the side."
     )
     blocks: Count = key(1, "Residual blocks in each step.")

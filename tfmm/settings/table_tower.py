@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PrivateAttr, model_validator
 
 from tfmm.errors import did_you_mean
-from tfmm.settings.base import BelowOne, Count, key
+from tfmm.settings.base import BelowOne, Count, Width, key
 from tfmm.settings.training import Tower
 
 
@@ -22,8 +22,8 @@ class TableTower(Tower):
     buckets: Annotated[Count, Field(lt=2**31 - 10_000)] = key(
         10_000, "Buckets that categories are hashed to."
     )
-    embedding_dim: Count = key(16, "Size of a category's vector.")
-    hidden_units: Annotated[list[Count], Field(min_length=1)] = key(
+    embedding_dim: Width = key(16, "Size of a category's vector.")
+    hidden_units: Annotated[list[Width], Field(min_length=1)] = key(
         [64], "Widths of the hidden layers; the last one is the features."
     )
     dropout: BelowOne = key(0.2, "Share of the features dropped while training.")

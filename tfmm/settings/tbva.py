@@ -4,7 +4,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from tfmm.settings.base import BelowOne, Count, Name, NotNegative, key
+from tfmm.settings.base import BelowOne, Name, NotNegative, Width, key
 from tfmm.settings.training import Tower, TrainableLayers
 
 
@@ -41,7 +41,7 @@ class Tbva(Tower):
     late_text: bool = key(
         False, "The text joins the features once more before the output."
     )
-    late_text_units: Count = key(200, "Width of the text's projection there.")
+    late_text_units: Width = key(200, "Width of the text's projection there.")
     modality_dropout: BelowOne = key(
         0.1, "Chance that the text is hidden from a training product."
     )

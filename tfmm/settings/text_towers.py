@@ -11,6 +11,8 @@ from tfmm.settings.base import (
     CountOrZero,
     Positive,
     Rate,
+    Width,
+    WidthOrZero,
     key,
 )
 from tfmm.settings.training import (
@@ -44,13 +46,13 @@ class TextCnn(Tower):
         '"random", or the path of a file of word vectors: text (GloVe, word2vec, '
         "fastText's .vec), or binary if it ends in .bin (word2vec).",
     )
-    embedding_dim: Count = key(100, "Size of a word's vector; the file's, with a file.")
+    embedding_dim: Width = key(100, "Size of a word's vector; the file's, with a file.")
     embedding_trainable: bool = key(True, "Whether training moves the word vectors.")
     kernel_sizes: Annotated[list[Count], Field(min_length=1)] = key(
         [3, 4, 5], "Words that each kind of filter spans."
     )
-    filters: Count = key(128, "Filters of each kind.")
-    hidden_units: CountOrZero = key(
+    filters: Width = key(128, "Filters of each kind.")
+    hidden_units: WidthOrZero = key(
         0, "Width of a hidden layer after pooling; 0 for none."
     )
     hidden_activation: Activation = key("relu", "Activation of the hidden layer.")
@@ -103,7 +105,7 @@ class FastText(Tower):
     )
     max_epochs: Count = key(25, "Training stops here at the latest.")
     batch_size: Count = key(64, "Products an update.")
-    embedding_dim: Count = key(100, "Size of a vector.")
+    embedding_dim: Width = key(100, "Size of a vector.")
     buckets: Annotated[int, Field(ge=1, le=1_000_000_000)] = key(
         2_000_000, "Buckets that n-grams are hashed to."
     )
@@ -173,7 +175,7 @@ class Transformer(Tower):
     pooling: Literal["first", "mean", "flatten"] = key(
         "first", "How the tokens' states become one vector."
     )
-    hidden_units: CountOrZero = key(
+    hidden_units: WidthOrZero = key(
         0, "Width of a hidden layer after pooling; 0 for none."
     )
     hidden_activation: Activation = key("tanh", "Activation of the hidden layer.")
@@ -181,7 +183,7 @@ class Transformer(Tower):
         "all", "How many of the backbone's last layers train; the output always does."
     )
     optimizer: OptimizerName = key("adamw", "Update rule.")
-    learning_rate: Annotated[float, Field(gt=0.0)] = key(2e-5, "Rate, once warmed up.")
+    learning_rate: Positive = key(2e-5, "Rate, once warmed up.")
     dropout: BelowOne = key(0.1, "Share of the features dropped while training.")
 
     @property

@@ -14,7 +14,7 @@ from tfmm.experiment import Experiment
 from tfmm.head_data import array_batches, hide_towers, take
 from tfmm.heads import HEADS, LESSONS
 from tfmm.heads.early_fusion import early_fusion_lesson
-from tfmm.heads.inputs import Examples, Lesson, Problem, TowerShape
+from tfmm.heads.inputs import Examples, Problem, TowerShape
 from tfmm.heads.joint import joint, rate_factors
 from tfmm.losses import loss_for
 from tfmm.run import Run
@@ -112,9 +112,7 @@ def fit(
         return model, {}
     task, fit_on, held_out = problem.task, problem.fit, problem.held_out
     loss = loss_for(task, head, label_names, fit_on.targets)
-    lesson = Lesson(model, {"logits": loss}, {"logits": fit_on.targets})
-    if head.model in LESSONS:
-        lesson = LESSONS[head.model](head, problem, model, loss)
+    lesson = LESSONS[head.model](head, problem, model, loss)
     predict = results.predictor(model)
 
     def validate() -> dict[str, float]:

@@ -12,6 +12,7 @@ from tfmm.settings.base import (
     Name,
     NotNegative,
     Positive,
+    Width,
     key,
 )
 from tfmm.settings.heads.base import FitSplit, FittedHead
@@ -32,7 +33,7 @@ class FeatureFusion(Training, FittedHead):
         "How each tower's features are brought to projection_units: a dense layer "
         "(paper B), a 1-d convolution along them (paper D), or as they are.",
     )
-    projection_units: Count = key(200, "Width that each tower's features get.")
+    projection_units: Width = key(200, "Width that each tower's features get.")
     projection_activation: Activation = key("relu", "Activation of the projection.")
     combine: Literal["concatenate", "add", "average", "max", "highway", "cross"] = key(
         "concatenate",
@@ -42,7 +43,7 @@ class FeatureFusion(Training, FittedHead):
     cross_units: Count = key(
         16, "Width that vectors are brought to before products are taken. cross."
     )
-    hidden_units: list[Count] = key([200], "Widths of the hidden layers.")
+    hidden_units: list[Width] = key([200], "Widths of the hidden layers.")
     hidden_activation: Activation = key("tanh", "Activation of the hidden layers.")
     dropout: BelowOne = key(
         0.5, "Share of the combination and of each hidden layer dropped in training."

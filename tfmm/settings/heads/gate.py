@@ -11,6 +11,7 @@ from tfmm.settings.base import (
     Name,
     NotNegative,
     Positive,
+    Width,
     key,
 )
 from tfmm.settings.heads.base import FittedHead
@@ -45,7 +46,7 @@ class Gate(Training, FittedHead):
     features_of: list[Name] = key(
         [], "Towers whose features it looks at; all of its towers if empty. features."
     )
-    hidden_units: list[Count] = key(
+    hidden_units: list[Width] = key(
         [10], "Widths of its hidden layers, ReLU; none for a single layer."
     )
     choice: Literal["hard", "soft"] = key(

@@ -11,6 +11,7 @@ from tfmm.settings.base import (
     Name,
     NotNegative,
     Positive,
+    Width,
     key,
 )
 from tfmm.settings.heads.base import FittedHead
@@ -31,7 +32,7 @@ class PolicyNetwork(Training, FittedHead):
     inputs: Literal["probabilities", "log_probabilities"] = key(
         "log_probabilities", "What it reads of each tower."
     )
-    hidden_units: list[Count] = key([100], "Widths of the hidden layers.")
+    hidden_units: list[Width] = key([100], "Widths of the hidden layers.")
     activations: list[Activation] = key(["tanh"], "Activation of each hidden layer.")
     dropout: BelowOne = key(0.0, "Share of each hidden layer dropped in training.")
     l2: NotNegative = key(0.0, "L2 penalty on the weights.")

@@ -4,10 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tfmm.settings.base import Count, Positive, key
+from tfmm.settings.base import Count, key
 from tfmm.settings.heads.base import FittedHead
 
-Strengths = Annotated[list[Positive], Field(min_length=1)]
+Strength = Annotated[float, Field(ge=1e-12, le=1e12)]
+Strengths = Annotated[list[Strength], Field(min_length=1)]
 
 
 class Ridge(FittedHead):
