@@ -83,7 +83,7 @@ def write(
             expected.write(extra)
             write_warm_up(extra / WARMUP_FILE, golden, model, target.parent.name)
             (partial / BATCHING_FILE).write_text(BATCHING, encoding="utf-8")
-            card = model_card(run, model, target.parent.name, choice)
+            card = model_card(run, model, target.parent.name, expected, choice)
             (partial / "model_card.md").write_text(card, encoding="utf-8")
             sums.write(partial)
     except OSError as error:

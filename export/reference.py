@@ -147,7 +147,7 @@ def _statuses(
     kinds = [x for x in image.STATUSES if x != image.STATUSES[image.MISSING]]
     # What no server is sent: files that cannot be read.
     read = np.array([x for x in said if x in kinds], str)
-    return _shares("image_status", name, "test", {x: read == x for x in kinds})
+    return _shares("status", name, "test", {x: read == x for x in kinds})
 
 
 def _answers(run: Run, model: Classifier, stored: Stored) -> list[dict]:

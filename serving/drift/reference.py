@@ -14,7 +14,7 @@ FILE = Path("assets.extra") / "reference.json"
 FOLDER = Path("assets.extra") / "vocabularies"
 FORMAT = 1
 NAMES = (
-    *("present", "characters", "bytes", "unknown_words", "image_status"),
+    *("present", "characters", "bytes", "unknown_words", "status"),
     *("label", "score", "assigned"),
 )
 
@@ -52,7 +52,7 @@ class Measure:
 
     @property
     def key(self) -> str:
-        """Unique in a reference: `image.present`, `title.unknown_words.cnn`, `score`."""
+        """Unique: `image.present`, `title.unknown_words.TOWER`, `score`."""
         return ".".join(x for x in (self.modality, self.name, self.vocabulary) if x)
 
     @property
@@ -185,8 +185,8 @@ def _checked(bundle: Path, content: Mapping[str, Any]) -> Reference:
         raise ValueError("its labels are not those of assets/labels.txt")
     images = tuple(content["images"])
     for name in images:
-        if f"{name}.image_status" not in by_key:
-            raise ValueError(f"has no measure {name}.image_status")
+        if f"{name}.status" not in by_key:
+            raise ValueError(f"has no measure {name}.status")
     vocabularies = {}
     for tower, about in content["vocabularies"].items():
         vocabularies[tower] = _vocabulary(bundle, tower, about)

@@ -153,7 +153,7 @@ def _product(content: Mapping[str, Any], reference: Reference) -> Product:
         if len(status) != len(reference.images):
             raise LineError(f"'image_status' must have {len(reference.images)} entries")
     for name, said in zip(reference.images, status, strict=True):
-        known = reference.measures[f"{name}.image_status"].values
+        known = reference.measures[f"{name}.status"].values
         if said not in (known if inputs[name].present else (MISSING,)):
             raise LineError(
                 f"'image_status' of {name!r} cannot be that. Received: {said!r:.60}"

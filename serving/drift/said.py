@@ -4,7 +4,7 @@ from serving.drift.reference import Measure, Reference
 from serving.drift.stability import Bin, Comparison
 from serving.drift.tally import Tally
 
-NUM_VALUES = 3  # labels or statuses that a sentence names
+NUM_VALUES = 3  # labels or statuses that a sentence names at most
 PLACES = {
     "catalog": "in the catalog",
     "test": "in the test split",
@@ -48,9 +48,9 @@ def sentence(found: Comparison, live: Tally, reference: Reference) -> str:
             f"{measure.modality} are unknown to {measure.vocabulary}, "
             f"{percent(measure.share)} {there}"
         )
-    if measure.name in ("label", "image_status"):
+    if measure.name in ("label", "status"):
         what = "first suggestions"
-        if measure.name == "image_status":
+        if measure.name == "status":
             what = f"{measure.modality}, where there is one"
         parts = [
             f"{_value(measure, x)} {percent(x.live / found.products)}, "
@@ -90,7 +90,7 @@ def number(value: float | None) -> str:
 
 
 def _greatest(found: Comparison) -> list[Bin]:
-    """The bins that differ most, by their part of the index; alike ones left out."""
+    """The bins whose shares differ most first; those that are alike left out."""
     total, live = found.measure.products, found.products
 
     def change(part: Bin) -> float:

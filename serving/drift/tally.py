@@ -77,7 +77,7 @@ class Tally:
             return given.characters
         if measure.name == "bytes":
             return given.bytes
-        if measure.name == "image_status":
+        if measure.name == "status":
             return product.image_status[self._reference.images.index(measure.modality)]
         return self._unknown_words(key, measure, given.text)
 
