@@ -135,7 +135,7 @@ class Monitor:
         Raises:
             LogError: If the file cannot be read.
         """
-        counts = {"path": str(path), "lines": 0, "bad_lines": 0}
+        counts: dict[str, Any] = {"path": str(path), "lines": 0, "bad_lines": 0}
         self.logs.append(counts)
         for number, line in read_lines(path):
             counts["lines"] += 1

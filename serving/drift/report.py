@@ -71,7 +71,7 @@ def _measure(found: Comparison, live: Tally, reference: Reference) -> dict[str, 
         if measure.values
         else {"edges": list(measure.edges)}
     )
-    numbers = {}
+    numbers: dict[str, Any] = {}
     if not measure.values:
         numbers = {"mean": live.mean(measure.key), "reference_mean": measure.mean}
     if measure.name == "unknown_words":

@@ -1,7 +1,7 @@
 """The population stability index, and whether chance alone would give as much."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from serving.drift.reference import Measure
@@ -148,9 +148,8 @@ def compare(measure: Measure, counts: Sequence[int]) -> Comparison:
     chance = by_chance(measure.products, live, len(bins))
     p_value = significance(before, now)
     # Many values of which none is frequent enough to be looked at by itself.
-    lost = (
-        len(bins) == 1 and sum(map(any, zip(measure.counts, counts, strict=True))) > 1
-    )
+    met = [p + q for p, q in zip(measure.counts, counts, strict=True) if p + q]
+    lost = len(bins) == 1 and len(met) > 1
     verdict = NONE
     if index >= SOME:
         verdict = DRIFT if index >= DRIFTED else SOMEWHAT
@@ -192,11 +191,17 @@ def joined(measure: Measure, counts: Sequence[int]) -> list[Bin]:
     return bins
 
 
-def _frequent(pairs: list[tuple[int, int]], is_small, total: int, live: int) -> list:
+def _frequent(
+    pairs: list[tuple[int, int]],
+    is_small: Callable[[int], bool],
+    total: int,
+    live: int,
+) -> list[Bin]:
     most = max(FEWEST_BINS, int(CHANCE / (1 / total + 1 / live)))
-    order = sorted(range(len(pairs)), key=lambda x: -sum(pairs[x]))
-    kept = [x for x in order[:most] if not is_small(sum(pairs[x]))]
-    others = [x for x in order if x not in set(kept) and sum(pairs[x])]
+    pooled = [p + q for p, q in pairs]
+    order = sorted(range(len(pairs)), key=lambda place: -pooled[place])
+    kept = [x for x in order[:most] if not is_small(pooled[x])]
+    others = [x for x in order if x not in set(kept) and pooled[x]]
     bins = [Bin(x, x, *pairs[x]) for x in kept]
     if others:
         place = others[0] if len(others) == 1 else None

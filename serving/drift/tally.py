@@ -18,7 +18,7 @@ class Tally:
         requests: int.
         products: int.
         counts: dict from a measure's key to a list of int, one for each bin.
-        sums: Counter from a measure's key to the sum of its numbers.
+        sums: dict from a measure's key to the sum of its numbers.
         words, unknown: Counter from a measure's key to words.
     """
 
@@ -26,7 +26,7 @@ class Tally:
         self.requests = 0
         self.products = 0
         self.counts = {k: [0] * len(m.counts) for k, m in reference.measures.items()}
-        self.sums: Counter[str] = Counter()
+        self.sums = dict.fromkeys(reference.measures, 0.0)
         self.words: Counter[str] = Counter()
         self.unknown: Counter[str] = Counter()
         self._reference = reference

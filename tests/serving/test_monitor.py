@@ -3,6 +3,8 @@
 import gzip
 import json
 import math
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -416,3 +418,27 @@ def test_shares_for_people():
     assert [percent(x) for x in (0.0, 0.0949, 0.41, 0.9984, 1.0, None)] == [
         *("0 %", "9.5 %", "41 %", "99.8 %", "100 %", "none")
     ]
+
+
+def test_the_pages_print_commands_that_parse_and_every_flag():
+    root = Path(monitor.__file__).parents[1]
+    guide = (root / "docs" / "serving.md").read_text("utf-8")
+    pages = guide + (root / "serving" / "README.md").read_text("utf-8")
+    start = "python -m serving.monitor "
+    commands = [x for x in pages.splitlines() if x.startswith(start)]
+    assert len(commands) == 3
+    for command in commands:
+        options = monitor.build_parser().parse(shlex.split(command)[3:])
+        assert options.bundle == Path("models/products/3")
+    flags = [x for a in monitor.build_parser()._actions for x in a.option_strings]
+    for flag in flags:
+        assert f"`{flag}" in guide or flag in ("-h", "--help"), flag
+
+
+def test_the_guide_lists_the_keys_of_both_files(bundle, capsys, tmp_path):
+    root = Path(monitor.__file__).parents[1]
+    guide = (root / "docs" / "serving.md").read_text("utf-8")
+    log = write_log(tmp_path / "requests.jsonl", products(2))
+    result = report(capsys, bundle, log, tmp_path)
+    for key in {*content(), *content()["measures"][2], *result}:
+        assert f"`{key}`" in guide, key
