@@ -7,10 +7,6 @@ GOLDEN_FILE = "golden_requests.json"
 ABOUT_FILE = "tfmm.json"
 WARMUP_FILE = "tf_serving_warmup_requests"
 SUMS_FILE = "sha256.txt"
-# What `serving.monitor` holds live requests against, and the words that towers know.
-REFERENCE_FILE = "reference.json"
-REFERENCE_FORMAT = 1
-VOCABULARIES = "vocabularies"
 # Where TensorFlow Serving looks with --enable_per_model_batching_parameters.
 BATCHING_FILE = "batching_params.pbtxt"
 SIGNATURES = ("serving_default", "probabilities", "explain", "embed")

@@ -80,7 +80,7 @@ def write(
             extra.mkdir()
             write_json(extra / GOLDEN_FILE, golden)
             write_json(extra / ABOUT_FILE, _about(run, model, choice))
-            expected.write(extra)
+            expected.write(partial)
             write_warm_up(extra / WARMUP_FILE, golden, model, target.parent.name)
             (partial / BATCHING_FILE).write_text(BATCHING, encoding="utf-8")
             card = model_card(run, model, target.parent.name, expected, choice)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from export import REFERENCE_FILE, REFERENCE_FORMAT, VOCABULARIES
 from export.stored import Stored
 from export.vocabulary import Vocabulary, cleaning, vocabularies
+from serving.drift.reference import FILE, FOLDER, FORMAT
 from tfmm import audit, image, outputs, results
 from tfmm.classifier import Classifier
 from tfmm.run import Run, read_json, write_json
@@ -33,15 +33,11 @@ class Reference:
     content: dict
     vocabularies: list[Vocabulary]
 
-    def write(self, extra: Path) -> None:
-        """Writes the file, and a file of words for each vocabulary.
-
-        Args:
-            extra: `assets.extra` of a bundle.
-        """
-        write_json(extra / REFERENCE_FILE, self.content)
+    def write(self, bundle: Path) -> None:
+        """Writes the file, and a file of words for each vocabulary, into a bundle."""
+        write_json(bundle / FILE, self.content)
         for vocabulary in self.vocabularies:
-            path = extra / VOCABULARIES / f"{vocabulary.tower}.txt"
+            path = bundle / FOLDER / f"{vocabulary.tower}.txt"
             path.parent.mkdir(exist_ok=True)
             words = "".join(f"{word}\n" for word in vocabulary.words)
             path.write_text(words, encoding="utf-8")
@@ -81,7 +77,7 @@ def reference(run: Run, model: Classifier, stored: Stored) -> Reference:
             measures.append(_statuses(run, model, stored, sizes, name))
     measures += _answers(run, model, stored)
     content = {
-        "format": REFERENCE_FORMAT,
+        "format": FORMAT,
         "model": model.name,
         "products": {
             "catalog": int(in_catalog.sum()),

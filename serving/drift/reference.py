@@ -10,6 +10,7 @@ from typing import Any
 
 from serving.drift.words import Cleaning, Vocabulary
 
+# In a bundle. The export writes them by these names too.
 FILE = Path("assets.extra") / "reference.json"
 FOLDER = Path("assets.extra") / "vocabularies"
 FORMAT = 1
@@ -89,6 +90,8 @@ class Measure:
             raise ValueError(f"{where} has {bins} bins and other counts")
         if not all(type(x) is int and x >= 0 for x in measure.counts):
             raise ValueError(f"{where} has counts that are none")
+        if not all(type(x) in (int, float) for x in measure.edges):
+            raise ValueError(f"{where} has edges that are no numbers")
         if any(low >= high for low, high in pairwise(measure.edges)):
             raise ValueError(f"{where} has edges that do not ascend")
         return measure
