@@ -120,8 +120,8 @@ def test_a_rule_that_skips_images_is_counted_too(threshold, fitted, catalog, tes
     status = by_name["image", "status"]
     said = [x.image_status[0] for x in logged if x.inputs["image"].present]
     assert status["counts"] == [said.count(x) for x in status["values"]]
-    assert (said.count("used") > 0) == (threshold > 0.0)
-    assert said.count("skipped") > 0
+    # A product without a title is always looked at.
+    assert {"used", "skipped"} <= set(said)
     first = [x.label for x in logged]
     assert by_name[None, "label"]["counts"] == [first.count(x) for x in labels]
     given = sum(x.assigned for x in logged)
