@@ -17,7 +17,9 @@ from export import (
 )
 from export.golden import golden_requests, write_warm_up
 from export.model_card import model_card
+from export.reference import reference
 from export.rule import Choice, choose
+from export.stored import stored_answers
 from tfmm import classifier, results
 from tfmm.classifier import Classifier
 from tfmm.errors import ExportError
@@ -68,7 +70,9 @@ def write(
     if image_budget is not None or max_loss is not None:
         choice = choose(run, head, image_budget=image_budget, max_loss=max_loss)
     model = classifier.load(run, head, choice.rule if choice else None)
-    golden = golden_requests(run, model)
+    stored = stored_answers(run, model)
+    golden = golden_requests(run, model, stored)
+    expected = reference(run, model, stored)
     try:
         with replacing(target) as partial:
             save(model, partial)
@@ -76,9 +80,10 @@ def write(
             extra.mkdir()
             write_json(extra / GOLDEN_FILE, golden)
             write_json(extra / ABOUT_FILE, _about(run, model, choice))
+            expected.write(partial)
             write_warm_up(extra / WARMUP_FILE, golden, model, target.parent.name)
             (partial / BATCHING_FILE).write_text(BATCHING, encoding="utf-8")
-            card = model_card(run, model, target.parent.name, choice)
+            card = model_card(run, model, target.parent.name, expected, choice)
             (partial / "model_card.md").write_text(card, encoding="utf-8")
             sums.write(partial)
     except OSError as error:

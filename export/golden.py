@@ -8,15 +8,19 @@ import tensorflow as tf
 from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
 from export import MAX_BATCH_SIZE, SIGNATURES
-from tfmm import metrics, results, selective
+from export.stored import Stored
+from tfmm import metrics
 from tfmm.classifier import Classifier
 from tfmm.run import Run, read_json
 
-NEAR = 1e-5
 
-
-def golden_requests(run: Run, model: Classifier) -> dict:
+def golden_requests(run: Run, model: Classifier, stored: Stored) -> dict:
     """A few real products with the answers that the outputs store holds of them.
+
+    Args:
+        run: The run.
+        model: The classifier.
+        stored: What it says of the test products.
 
     Returns:
         `products`: for each its `id`, `inputs` (modality -> base64), `probabilities`
@@ -24,18 +28,6 @@ def golden_requests(run: Run, model: Classifier) -> dict:
         `(C,)` label shares that a product without any modality gets; `top_k`.
     """
     samples = read_json(run.samples_file)
-    settings = run.read_experiment()
-    stored, _ = results.read_probabilities(run, settings, model.name, "test")
-    skipped, near = np.zeros((2, len(stored)), bool)
-    if model.rule is not None:
-        found = selective.evidence(run, settings, model.name, "test")
-        skipped = found.with_image & ~selective.looked_at(found, model.rule)
-        # Which side of its threshold such a product is on no two machines need agree.
-        limits = np.asarray(model.rule.thresholds)[found.label]
-        near = np.abs(found.confidence - limits) < NEAR
-        hidden = results.images_hidden(settings, model.name)
-        without, _ = results.read_case(run, settings, model.name, "test", hidden)
-        stored = np.where(skipped[:, None], without, stored)
     shares = metrics.probabilities(model.task, model.prior[None])[0]
     return {
         "top_k": model.top_k,
@@ -44,11 +36,13 @@ def golden_requests(run: Run, model: Classifier) -> dict:
             {
                 "id": sample["id"],
                 "inputs": {name: sample["inputs"][name] for name in model.modalities},
-                "probabilities": np.round(stored[sample["row"]], 9).tolist(),
-                "skipped": bool(skipped[sample["row"]]),
+                "probabilities": np.round(
+                    stored.probabilities[sample["row"]], 9
+                ).tolist(),
+                "skipped": bool(stored.skipped[sample["row"]]),
             }
             for sample in samples
-            if not near[sample["row"]]
+            if not stored.near[sample["row"]]
         ],
     }
 

@@ -1,5 +1,6 @@
 """The model card: what a bundle is, what it was made from, how good it is."""
 
+from export.reference import Reference
 from export.rule import Choice
 from tfmm.classifier import Classifier
 from tfmm.run import Run, read_json
@@ -8,7 +9,11 @@ MEASURES = ("top1", "top5", "micro_f1", "macro_f1", "map", "ece")
 
 
 def model_card(
-    run: Run, model: Classifier, name: str, choice: Choice | None = None
+    run: Run,
+    model: Classifier,
+    name: str,
+    expected: Reference,
+    choice: Choice | None = None,
 ) -> str:
     """Markdown; figures come from the run's report on `test`, if there is one."""
     info = run.read_info()
@@ -42,6 +47,10 @@ def model_card(
         "a vector of unit length, for similarity search.",
         "",
         *_when_images_are_read(model, choice),
+        "## Watching it",
+        "",
+        *_reference(expected),
+        "",
         "## Figures on the test split",
         "",
         *_figures(run, model),
@@ -53,6 +62,24 @@ def model_card(
         *(f"- {library} {version}" for library, version in info["versions"].items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _reference(expected: Reference) -> list[str]:
+    products = expected.content["products"]
+    lines = [
+        "`assets.extra/reference.json` holds what `python -m serving.monitor` compares "
+        f"live requests with: how {products['catalog']} products of the catalog are "
+        f"made up, and what the model says of the {products['test']} of its test "
+        "split, on which nothing was fitted.",
+    ]
+    for measure in expected.content["measures"]:
+        if measure["name"] == "unknown_words" and measure["words"]:
+            lines.append(
+                f"Of the words of `{measure['modality']}` there, "
+                f"{measure['unknown'] / measure['words']:.1%} are unknown to "
+                f"`{measure['vocabulary']}`."
+            )
+    return [" ".join(lines)]
 
 
 def _when_images_are_read(model: Classifier, choice: Choice | None) -> list[str]:

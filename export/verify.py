@@ -20,6 +20,7 @@ from export import ABOUT_FILE, EXTRA, GOLDEN_FILE, SIGNATURES, answers, sums
 from export.failure import Failure, first_line
 from export.graph import check_ops, check_outputs, check_variables, read_graph
 from export.served import Remote, Served
+from serving.drift.reference import ReferenceError, read_reference
 
 
 def main() -> int:
@@ -55,6 +56,7 @@ def verify(bundle: Path, server: str | None = None) -> None:
     golden, images = _read_golden(bundle)
     graph = read_graph(bundle)
     print(f"files: {check_files(bundle)}, as they were written")
+    print(f"reference: {check_reference(bundle, golden, images)}")
     print(f"ops: {check_ops(graph)} kinds, all of them in a stock server")
     print(f"variables: {check_variables(graph)} read, all of them restored on loading")
     print(f"outputs: {check_outputs(graph)}, all of types that gRPC and REST carry")
@@ -121,6 +123,27 @@ def check_files(bundle: Path) -> str:
     names = sums.files(bundle)
     size = sum((bundle / name).stat().st_size for name in names)
     return f"{len(names)} of {size / 1e6:.1f} MB"
+
+
+def check_reference(bundle: Path, golden: dict, images: list[str]) -> str:
+    """The reference statistics are there, and those that `serving.monitor` reads.
+
+    Returns:
+        How many measures there are, and of how many products.
+    """
+    try:
+        found = read_reference(bundle)
+    except ReferenceError as error:
+        raise Failure(str(error)) from None
+    inputs = set(golden["products"][0]["inputs"])
+    if set(found.inputs) != inputs or list(found.images) != images:
+        raise Failure(
+            f"the reference statistics do not fit the inputs {sorted(inputs)}"
+        )
+    return (
+        f"{len(found.measures)} measures of {found.products['catalog']} products, "
+        f"{len(found.vocabularies)} vocabularies"
+    )
 
 
 def _read_golden(bundle: Path) -> tuple[dict, list[str]]:

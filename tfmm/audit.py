@@ -4,7 +4,7 @@ import base64
 import csv
 import io
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfmm import cells, image, outputs, text
 from tfmm.catalog import BadImage, Catalog
 from tfmm.catalog import load as load_catalog
-from tfmm.errors import CatalogError, ExperimentError, did_you_mean
+from tfmm.errors import CatalogError, ExperimentError, RunError, did_you_mean
 from tfmm.experiment import Experiment
 from tfmm.progress import progress, say
 from tfmm.run import Run, replacing, write_json
@@ -21,6 +21,7 @@ from tfmm.settings import SPLITS, Tower
 
 CHECK_BATCH = 4096
 NUM_SAMPLES = 8
+NUM_TEXTS = 5_000  # test products whose texts are kept
 
 
 def audit(settings: Experiment, path: Path, images: Path | None) -> Catalog:
@@ -120,6 +121,13 @@ def check_inputs(catalog: Catalog) -> Catalog:
     }
     return replace(
         catalog.without_images(bad, "".join(digests)),
+        sizes={
+            **{k: np.array(list(map(len, x))) for k, x in catalog.texts.items()},
+            **{
+                k: np.array(list(map(image.file_bytes, x)))
+                for k, x in catalog.images.items()
+            },
+        },
         texts={
             name: np.where(worded[name], texts, "").astype(object)
             for name, texts in catalog.texts.items()
@@ -144,6 +152,9 @@ def write(run: Run, catalog: Catalog) -> None:
     _write_csv(run.splits_file, ("id", "split"), splits)
     write_left_out(run.catalog, catalog)
     write_json(run.samples_file, _samples(catalog))
+    sizes = zip(catalog.ids, catalog.split, *catalog.sizes.values(), strict=True)
+    _write_csv(run.sizes_file, ("id", "split", *catalog.sizes), sizes)
+    write_json(run.test_texts_file, _test_texts(catalog))
     for split in SPLITS:
         write_targets(run, catalog, split, split)
 
@@ -167,6 +178,70 @@ def _samples(catalog: Catalog) -> list[dict]:
         inputs = {k: base64.b64encode(v).decode() for k, v in values.items()}
         samples.append({"id": str(catalog.ids[row]), "row": position, "inputs": inputs})
     return samples
+
+
+def _test_texts(catalog: Catalog) -> dict[str, list[str]]:
+    """Modality -> texts of the test products, or of `NUM_TEXTS` spread over them.
+
+    No tower has met their words, so an export can tell how many are new to it.
+    """
+    rows = catalog.rows("test")
+    rows = rows[np.linspace(0, len(rows) - 1, min(NUM_TEXTS, len(rows))).astype(int)]
+    return {
+        name: texts[rows].tolist()
+        for name, texts in catalog.texts.items()
+        if name not in catalog.num_cells
+    }
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much a catalog's products have of each modality, as they were given.
+
+    Attributes:
+        ids: `(n,)` strings.
+        split: `(n,)` strings, `""` for a product that was left out.
+        of: Modality name -> int64 `(n,)`: characters of texts, bytes of image files,
+            0 where there is none.
+    """
+
+    ids: np.ndarray
+    split: np.ndarray
+    of: dict[str, np.ndarray]
+
+
+def read_sizes(run: Run) -> Sizes:
+    """What `write` kept of the sizes; `RunError` if it is missing or damaged."""
+    path = run.sizes_file
+    (_, _, *names), rows = _read_csv(path)
+    try:
+        ids, split, *columns = zip(*rows, strict=True)
+        of = {
+            name: np.array(column, np.int64)
+            for name, column in zip(names, columns, strict=True)
+        }
+    except ValueError as error:
+        raise RunError(f"{path}: damaged: {error}; run tfmm.fit --resume") from None
+    return Sizes(np.array(ids, object), np.array(split, object), of)
+
+
+def read_bad_images(run: Run) -> dict[tuple[str, str], str]:
+    """(id, modality) -> why the image cannot be used."""
+    _, rows = _read_csv(run.catalog / "bad_images.csv")
+    return {(product, modality): reason for product, modality, _, reason in rows}
+
+
+def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file)
+    except FileNotFoundError:
+        raise RunError(f"{path}: no such file; run tfmm.fit --resume") from None
+    except (OSError, ValueError, csv.Error) as error:
+        raise RunError(f"{path}: damaged: {error}; run tfmm.fit --resume") from None
+    if any(len(row) != len(header) for row in rows):
+        raise RunError(f"{path}: damaged: rows differ; run tfmm.fit --resume")
+    return header, rows
 
 
 def write_left_out(folder: Path, catalog: Catalog) -> None:

@@ -54,6 +54,9 @@ class Catalog:
         split_groups: Groups that a split column spreads over several splits.
         unknown_labels: Labels met that a finished run, whose labels count, lacks.
         num_cells: Modality name -> cells of a row, for those of kind `table`.
+        sizes: Modality name -> int64 `(n,)`: characters of the texts and bytes of the
+            image files as they were given, 0 where there is none; filled by
+            `tfmm.audit.check_inputs`, before it makes what is of no use missing.
     """
 
     path: Path
@@ -72,6 +75,7 @@ class Catalog:
     split_groups: tuple[str, ...] = ()
     unknown_labels: tuple[str, ...] = ()
     num_cells: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)

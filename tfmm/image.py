@@ -359,6 +359,15 @@ def read_file(path: str) -> tuple[bytes, str]:
     return content, "" if content else "empty file"
 
 
+def file_bytes(path: str) -> int:
+    """The size of a file, 0 for `""` and for what is no file."""
+    try:
+        about = os.stat(path)
+    except OSError:
+        return 0
+    return about.st_size if stat.S_ISREG(about.st_mode) else 0
+
+
 def check_files(paths: Sequence[str], report=lambda done: None) -> tuple[dict, str]:
     """Opens and decodes image files, as training and serving will.
 

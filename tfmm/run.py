@@ -8,6 +8,8 @@ RUN/
   catalog/left_out.csv       id, reason: no usable label
   catalog/bad_images.csv     id, modality, path, reason
   catalog/samples.json       raw inputs of a few test products
+  catalog/sizes.csv          id, split and, by modality, characters or bytes as given
+  catalog/test_texts.json    texts of test products, for what is counted in words
   models/MODEL/model.keras   a tower or a head
   models/MODEL/model.json    its fingerprint and how training went
   models/MODEL/log.csv       a line an epoch
@@ -189,6 +191,8 @@ class Run:
         self.labels_file = self.path / "catalog" / "labels.txt"
         self.splits_file = self.path / "catalog" / "splits.csv"
         self.samples_file = self.catalog / "samples.json"
+        self.sizes_file = self.catalog / "sizes.csv"
+        self.test_texts_file = self.catalog / "test_texts.json"
         self.outputs = self.path / "outputs"
 
     def model_file(self, name: str) -> Path:

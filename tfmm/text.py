@@ -42,6 +42,19 @@ ENTITIES = (
     ),
     (r"&(?:amp|#38);", "&"),
 )
+# Regular expressions and what takes their place, one after the other. Python's `re`
+# reads them as RE2 does: an export carries them for those that have no TensorFlow.
+MARKUP = (
+    (r"<[A-Za-z/!][^<>]*>", " "),
+    *ENTITIES,
+    (r"&#?[A-Za-z0-9]{2,8};", " "),
+)
+
+# General categories of the characters that words are made of.
+WORD_CATEGORIES = ("L", "M", "N")
+# Of those that stand alone: emoji and the like, or all marks and signs.
+SYMBOL_CATEGORIES = ("So",)
+SIGN_CATEGORIES = ("P", "S")
 
 
 def without_markup(texts: tf.Tensor) -> tf.Tensor:
@@ -57,10 +70,8 @@ def without_markup(texts: tf.Tensor) -> tf.Tensor:
         string tensor of the same shape, UTF-8.
     """
     texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
-    texts = tf.strings.regex_replace(texts, r"<[A-Za-z/!][^<>]*>", " ")
-    for pattern, replacement in ENTITIES:
+    for pattern, replacement in MARKUP:
         texts = tf.strings.regex_replace(texts, pattern, replacement)
-    texts = tf.strings.regex_replace(texts, r"&#?[A-Za-z0-9]{2,8};", " ")
     return texts
 
 
@@ -82,13 +93,17 @@ def clean(texts: tf.Tensor, keep_punctuation: bool = False) -> tf.Tensor:
     Returns:
         string tensor of the same shape, UTF-8.
     """
-    symbols = r"\p{P}\p{S}" if keep_punctuation else r"\p{So}"
+    symbols = _classes(SIGN_CATEGORIES if keep_punctuation else SYMBOL_CATEGORIES)
     texts = tf_text.case_fold_utf8(without_markup(texts))
-    unwanted = rf"[^\p{{L}}\p{{M}}\p{{N}}{symbols}]+|\x{{FE0F}}"
+    unwanted = rf"[^{_classes(WORD_CATEGORIES)}{symbols}]+|\x{{FE0F}}"
     texts = tf.strings.regex_replace(texts, unwanted, " ")
     texts = tf.strings.regex_replace(texts, rf"([{symbols}])", r" \1 ")
     texts = tf.strings.regex_replace(texts, r"\s+", " ")
     return tf.strings.strip(texts)
+
+
+def _classes(categories: Sequence[str]) -> str:
+    return "".join(rf"\p{{{category}}}" for category in categories)
 
 
 def present(texts: tf.Tensor) -> tf.Tensor:

@@ -51,6 +51,8 @@ def test_a_bundle_holds_what_the_design_says(bundle, fitted):
         "assets/labels.txt",
         "assets.extra/tf_serving_warmup_requests",
         "assets.extra/golden_requests.json",
+        "assets.extra/reference.json",
+        "assets.extra/vocabularies/title.txt",
         "assets.extra/sha256.txt",
         "batching_params.pbtxt",
         "model_card.md",

@@ -44,7 +44,7 @@ def shoe(tmp_path, monkeypatch):
 
 def test_every_block_is_tested():
     starts = ("python -m serving.server", "docker run", "python -m serving.classify")
-    starts += ("python - <<'EOF'", "curl ", "printf ")
+    starts += ("python - <<'EOF'", "curl ", "printf ", "python -m serving.monitor")
     for block in BLOCKS:
         assert block.startswith(starts), block
 
@@ -128,6 +128,14 @@ def test_the_curl_calls_answer_as_printed(server, tools, command):
         assert reply["outputs"]["labels"][0] == ["shoe", "hat"]
     if before:
         assert reply["outputs"]["image_status"] == [["used"]]
+
+
+def test_the_guide_to_monitoring_writes_a_log_with_texts(server, tmp_path):
+    guide = README.parents[1] / "docs" / "serving.md"
+    (code,) = fenced(guide, "python")
+    assert run(code, server, guide) == ""
+    line = json.loads((tmp_path / "requests.jsonl").read_text("utf-8"))
+    assert line["products"][0]["inputs"]["title"]["text"] == "red shoe"
 
 
 def test_every_block_of_the_client_page_is_tested():
