@@ -341,6 +341,11 @@ def _told(error: Exception, master: str) -> TfmmError | None:
         )
     if found := re.findall(r"\[PYTHON_VERSION_MISMATCH\] (.+)", text):
         return SparkError(f"{master}: {found[-1]}")
+    if "stopped SparkContext" in text:  # which is all that Spark says of it
+        return SparkError(
+            f"{master}: what answers is no master of this Spark's version, or it ended "
+            "the application"
+        )
     if type(error).__name__ == "PythonException":
         return None
     # py4j begins with the call that failed, and then says why.
