@@ -36,6 +36,8 @@ ORDER = (
     ("fusion", "networks", "selective"),
     ("stages",),
     ("report", "classifier"),
+    ("labelling",),
+    ("predict_spark",),
     ("evaluate", "predict"),
     ("fit",),
 )

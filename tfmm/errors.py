@@ -4,7 +4,8 @@
     ├── CatalogError      a table, its columns, rows, labels or images
     ├── ExperimentError   an experiment file or a `--set`
     ├── RunError          a run directory: locked, stale, truncated, not one at all
-    └── ExportError       a run that cannot be exported, a bundle that fails its check
+    ├── ExportError       a run that cannot be exported, a bundle that fails its check
+    └── SparkError        a Spark that cannot be reached, or that fails at its work
 
 A command prints a `TfmmError` as one line and exits with 2. Anything else that
 reaches the top is a bug and shows its traceback. Layers and losses raise
@@ -35,6 +36,10 @@ class RunError(TfmmError):
 
 class ExportError(TfmmError):
     """A run that cannot be exported, or an export that fails its check."""
+
+
+class SparkError(TfmmError):
+    """A Spark that cannot be used as it is."""
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:

@@ -3,15 +3,15 @@
 import csv
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from tfmm import labelling, predict_spark
 from tfmm.errors import CatalogError, RunError, command_line
-
-BATCH = 64
+from tfmm.labelling import Batch, Labelled, Reads
 
 
 def predict(
@@ -28,6 +28,13 @@ def predict(
     head: Annotated[
         str | None, typer.Option(help="Head or tower of a run; [export]'s by default.")
     ] = None,
+    spark: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MASTER",
+            help="Label on a Spark: spark://HOST:7077, yarn, local[2].",
+        ),
+    ] = None,
 ) -> None:
     """Labels every product of a catalog."""
     if to.suffix.lower() not in WRITERS:
@@ -42,125 +49,47 @@ def predict(
         raise RunError(f"{model}: no such run or SavedModel")
 
     from tfmm import tables
-    from tfmm.progress import progress, say
+    from tfmm.progress import say
     from tfmm.run import replacing
 
-    answer, about = _from_model(model, head)
+    folder = images or catalog.parent
+    if spark is not None:
+        predict_spark.check(spark)
+    reads, load = labelling.open_model(model, head)
+    batches = (
+        labelling.products(table, reads, folder)
+        for table in tables.read_chunks(catalog, labelling.BATCH)
+        if len(table)
+    )
     problems: Counter[str] = Counter()
     done = 0
-    with (
-        replacing(to) as partial,
-        WRITERS[to.suffix.lower()](partial) as write,
-        progress("predict", None) as show,
-    ):
-        for table in tables.read_chunks(catalog, BATCH):
-            rows = list(_label(table, about, images or catalog.parent, answer))
-            problems.update(row["problem"] for row in rows if row["problem"])
-            write(rows)
-            done += len(rows)
-            show(done)
+    with replacing(to) as partial, WRITERS[to.suffix.lower()](partial) as write:
+        if spark is None:
+            answers = _label_here(batches, reads, load)
+        else:
+            answers = predict_spark.label(batches, model, head, spark, partial)
+        with closing(answers):
+            for labelled in answers:
+                problems.update(x.problem for x in labelled if x.problem)
+                write([x.row() for x in labelled])
+                done += len(labelled)
     say(f"predict: {done} products, {problems.total()} with a problem: {to}")
     for problem, count in problems.most_common():
         say(f"  {count} x {problem}")
 
 
-def _from_model(path: Path, head: str | None) -> tuple[Callable, dict[str, Any]]:
-    """A function from a batch to an answer, and what it reads of a product."""
-    from tfmm.run import Run, read_json
+def _label_here(
+    batches: Iterator[Batch], reads: Reads, load: Callable[[], Callable]
+) -> Iterator[list[Labelled]]:
+    from tfmm.progress import progress
 
-    if Run(path).exists:
-        from tfmm import classifier
-
-        loaded = classifier.load(Run(path), head)
-        settings = Run(path).read_experiment()
-        about = {
-            "id": settings.catalog.id,
-            "modalities": {
-                name: x.model_dump() for name, x in loaded.modalities.items()
-            },
-        }
-        return _compiled(loaded), about
-    file = path / "assets.extra" / "tfmm.json"
-    if not (path / "saved_model.pb").exists() or not file.exists():
-        raise RunError(f"{path}: neither a run nor a SavedModel that export wrote")
-    if head is not None:
-        raise RunError(f"{path}: a SavedModel has one head; --head is for runs")
-    about = read_json(file)
-    if not isinstance(about, dict) or not {"id", "modalities"} <= set(about):
-        raise RunError(f"{file}: not what export writes")
-    return _loaded(path), about
-
-
-def _compiled(loaded: Any) -> Callable:
-    import tensorflow as tf
-
-    # One traced graph for every batch, as the export has one.
-    return tf.function(loaded.answer, input_signature=[loaded.signature()])
-
-
-def _loaded(path: Path) -> Callable:
-    import tensorflow as tf
-    import tensorflow_text  # links the ops that the graph needs
-
-    assert tensorflow_text.__version__
-    try:
-        model = tf.saved_model.load(str(path))
-    except (OSError, LookupError, TypeError, ValueError, tf.errors.OpError) as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RunError(f"{path}: does not load: {line}") from None
-    serve = model.signatures["serving_default"]
-
-    def answer(inputs: dict[str, Any]) -> dict[str, Any]:
-        return serve(**inputs)
-
-    answer.keep = model  # the signature holds its variables by weak references only
-    return answer
-
-
-def _label(
-    table: Any, about: dict[str, Any], images: Path, answer: Callable
-) -> Iterator[dict[str, Any]]:
-    """Labels the products of one chunk of a table."""
-    import tensorflow as tf
-
-    from tfmm import catalog, cells, image
-    from tfmm.settings import Modality
-
-    if not len(table):
-        return
-    ids = table.text_column(about["id"])
-    wanted = {name: Modality(**x) for name, x in about["modalities"].items()}
-    texts, paths = catalog.modalities(table, wanted, images)
-    problems: list[list[str]] = [[] for _ in ids]
-    inputs = {name: tf.constant(values) for name, values in texts.items()}
-    for name, files in paths.items():
-        encoded = []
-        for file, found in zip(files, problems, strict=True):
-            content, problem = image.read_file(file)
-            encoded.append(content)
-            found += [f"{name}: {problem}"] if problem else []
-        inputs[name] = tf.constant(encoded)
-    result = {key: value.numpy() for key, value in answer(inputs).items()}
-    num_cells = {k: len(x.columns) for k, x in wanted.items() if x.kind == "table"}
-    worded = [cells.present(inputs[k], num_cells.get(k, 0)).numpy() for k in texts]
-    image_names = list(paths)
-    for row, product in enumerate(ids):
-        for position, name in enumerate(image_names):
-            status = result["image_status"][row, position].decode()
-            if status not in ("used", "missing", "skipped"):
-                problems[row].append(f"{name}: {status}")
-        present = [bool(values[row]) for values in worded]
-        present += list(result.get("image_used", [[]] * len(ids))[row])
-        if not any(present):
-            problems[row].append("nothing to go by: every modality is missing")
-        if not product.strip():
-            problems[row].append("no id")
-        labelled: dict[str, Any] = {"id": product}
-        for rank, label in enumerate(result["labels"][row], start=1):
-            labelled[f"label_{rank}"] = label.decode()
-            labelled[f"score_{rank}"] = float(result["scores"][row, rank - 1])
-            labelled[f"assigned_{rank}"] = bool(result["assigned"][row, rank - 1])
-        yield labelled | {"problem": "; ".join(problems[row])}
+    answer = load()
+    done = 0
+    with progress("predict", None) as show:
+        for batch in batches:
+            yield labelling.label(batch, reads, answer)
+            done += len(batch.ids)
+            show(done)
 
 
 @contextmanager

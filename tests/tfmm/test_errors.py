@@ -9,6 +9,7 @@ from tfmm.errors import (
     ExperimentError,
     ExportError,
     RunError,
+    SparkError,
     TfmmError,
     command_line,
     did_you_mean,
@@ -33,7 +34,9 @@ def copies(number: int = 1) -> None:
         raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("kind", [CatalogError, ExperimentError, RunError, ExportError])
+@pytest.mark.parametrize(
+    "kind", [CatalogError, ExperimentError, RunError, ExportError, SparkError]
+)
 def test_one_except_clause_catches_every_error_of_the_house(kind):
     assert issubclass(kind, TfmmError)
     assert kind.__name__ in errors.__doc__
