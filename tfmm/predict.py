@@ -117,33 +117,63 @@ def _loaded(path: Path) -> Callable:
     return answer
 
 
+def read_inputs(
+    table: Any, about: dict[str, Any], images: Path
+) -> tuple[dict[str, list], dict[str, list[str]]]:
+    """The raw inputs of a table's products, as a model takes them.
+
+    Args:
+        table: A `tfmm.tables.Table`.
+        about: What `assets.extra/tfmm.json` of an export says of its modalities.
+        images: Folder of the images.
+
+    Returns:
+        Two dicts. Input -> a str (text) or bytes (image file) for each product, texts
+        first; image input -> what is wrong with each file, `""` if nothing.
+    """
+    from tfmm import catalog, image
+    from tfmm.settings import Modality
+
+    wanted = {name: Modality(**x) for name, x in about["modalities"].items()}
+    texts, paths = catalog.modalities(table, wanted, images)
+    inputs = {name: values.tolist() for name, values in texts.items()}
+    problems = {}
+    for name, files in paths.items():
+        read = [image.read_file(file) for file in files]
+        inputs[name] = [content for content, _ in read]
+        problems[name] = [problem for _, problem in read]
+    return inputs, problems
+
+
 def _label(
     table: Any, about: dict[str, Any], images: Path, answer: Callable
 ) -> Iterator[dict[str, Any]]:
     """Labels the products of one chunk of a table."""
     import tensorflow as tf
 
-    from tfmm import catalog, cells, image
-    from tfmm.settings import Modality
+    from tfmm import cells
 
     if not len(table):
         return
     ids = table.text_column(about["id"])
-    wanted = {name: Modality(**x) for name, x in about["modalities"].items()}
-    texts, paths = catalog.modalities(table, wanted, images)
+    values, files = read_inputs(table, about, images)
     problems: list[list[str]] = [[] for _ in ids]
-    inputs = {name: tf.constant(values) for name, values in texts.items()}
-    for name, files in paths.items():
-        encoded = []
-        for file, found in zip(files, problems, strict=True):
-            content, problem = image.read_file(file)
-            encoded.append(content)
+    for name, of_files in files.items():
+        for found, problem in zip(problems, of_files, strict=True):
             found += [f"{name}: {problem}"] if problem else []
-        inputs[name] = tf.constant(encoded)
+    inputs = {name: tf.constant(column) for name, column in values.items()}
     result = {key: value.numpy() for key, value in answer(inputs).items()}
-    num_cells = {k: len(x.columns) for k, x in wanted.items() if x.kind == "table"}
-    worded = [cells.present(inputs[k], num_cells.get(k, 0)).numpy() for k in texts]
-    image_names = list(paths)
+    num_cells = {
+        name: len(x["columns"])
+        for name, x in about["modalities"].items()
+        if x["kind"] == "table"
+    }
+    worded = [
+        cells.present(inputs[name], num_cells.get(name, 0)).numpy()
+        for name in values
+        if name not in files
+    ]
+    image_names = list(files)
     for row, product in enumerate(ids):
         for position, name in enumerate(image_names):
             status = result["image_status"][row, position].decode()
