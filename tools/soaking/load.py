@@ -15,6 +15,7 @@ from soaking.ways import Server
 from tfmm_client import Client
 
 PROGRESS_S = 30.0
+POLL_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def load(
     bundles: Sequence[Path],
     options: Options,
     say: Callable[[str], None],
+    enough: Callable[[Tally], bool] = lambda tally: False,
 ) -> dict[str, Any]:
     """Keeps a server busy, and says what became of it.
 
@@ -77,6 +79,7 @@ def load(
             served at the beginning is one of the first.
         options: `Options`.
         say: Takes a line of progress.
+        enough: Ends the load before its time, as soon as it says so.
 
     Returns:
         Dict of `lasted_s`, `requests` (kind -> outcome -> count), `by_way` (kind ->
@@ -106,9 +109,24 @@ def load(
         parts = [x for x in (sampler, swapper) if x is not None]
         for part in (*parts, *clients):
             part.start()
+        start_s = time.monotonic()
+
+        def is_over() -> bool:
+            dead = where.process is not None and not where.process.is_alive()
+            return dead or enough(tally) or any(client.bug for client in clients)
+
+        def tell(now_s: float) -> None:
+            line = f"{now_s:.0f} of {options.duration_s:.0f} s: {tally.line()}"
+            if swapper is not None:
+                line += f", version {swapper.version}"
+            if sampler is not None and sampler.samples:
+                line += f", {sampler.samples[-1].rss / memory.MIB:.0f} MiB"
+            say(line)
+
         try:
-            lasted_s = _wait(where, options, clients, tally, swapper, sampler, say)
+            _wait(options.duration_s, is_over, tell)
         finally:
+            lasted_s = time.monotonic() - start_s
             for client in clients:
                 client.stop()
             for client in clients:
@@ -126,7 +144,7 @@ def load(
         problems.append(f"a change of version failed: {swapper.problem}")
     held = None
     if sampler is not None:
-        held = memory.judge(sampler.samples, options.duration_s, options.may_grow)
+        held = memory.judge(sampler.samples, lasted_s, options.may_grow)
         problems += held.pop("problems")
     return {
         "lasted_s": round(lasted_s, 1),
@@ -138,29 +156,13 @@ def load(
 
 
 def _wait(
-    where: Where,
-    options: Options,
-    clients: Sequence[SoakClient],
-    tally: Tally,
-    swapper: Swapper | None,
-    sampler: memory.Sampler | None,
-    say: Callable[[str], None],
-) -> float:
-    """Waits for the end, or for something that makes waiting useless; seconds."""
+    duration_s: float, is_over: Callable[[], bool], tell: Callable[[float], None]
+) -> None:
+    """Waits for the end, and tells how it goes."""
     start_s = time.monotonic()
     told_s = 0.0
-    while (now_s := time.monotonic() - start_s) < options.duration_s:
-        time.sleep(min(0.2, options.duration_s - now_s))
-        if where.process is not None and not where.process.is_alive():
-            return now_s
-        if any(client.bug for client in clients):
-            return now_s
+    while (now_s := time.monotonic() - start_s) < duration_s and not is_over():
+        time.sleep(min(POLL_S, duration_s - now_s))
         if now_s - told_s >= PROGRESS_S:
             told_s = now_s
-            line = f"{now_s:.0f} of {options.duration_s:.0f} s: {tally.line()}"
-            if swapper is not None:
-                line += f", version {swapper.version}"
-            if sampler is not None and sampler.samples:
-                line += f", {sampler.samples[-1].rss / memory.MIB:.0f} MiB"
-            say(line)
-    return options.duration_s
+            tell(now_s)

@@ -86,7 +86,7 @@ def judge(
 
     Args:
         samples: Sequence of `Sample`.
-        duration_s: How long the load was to last.
+        duration_s: How long the load lasted.
         may_grow: Share of the memory, above 0.
 
     Returns:

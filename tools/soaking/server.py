@@ -179,12 +179,15 @@ class Swapper:
         while True:
             states = {x.version: x for x in self._client.status()}
             found = states.get(version)
-            if found is not None and found.state == wanted:
+            # A server may forget a version that has ended.
+            state = "END" if found is None and wanted == "END" else "unknown"
+            if found is not None:
+                state = found.state
+            if state == wanted:
                 return time.monotonic() - start_s
             if found is not None and found.error:
                 raise TimeoutError(found.error)
             if time.monotonic() - start_s > self._limit_s:
-                state = "unknown" if found is None else found.state
                 raise TimeoutError(
                     f"version {version} is {state}, not {wanted}, after "
                     f"{self._limit_s:g} s"
