@@ -249,13 +249,15 @@ def pool(bundle, catalog_file):
     return made
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def served(bundle):
     from serving import grpc_service, rest
     from serving.config import ModelConfig
+    from serving.load_options import LoadOptions
     from serving.models import ModelStore
 
-    store = ModelStore([ModelConfig("tiny", bundle.parent)])
+    options = LoadOptions(warm_up=False)
+    store = ModelStore([ModelConfig("tiny", bundle.parent)], options)
     store.poll()
     grpc_server, port = grpc_service.start(store, "127.0.0.1", 0, 16)
     rest_server, rest_port = rest.start(store, "127.0.0.1", 0, rest.RestOptions())
