@@ -105,7 +105,6 @@ def soak(
         raise SoakError(f"--to: no folder {to.parent}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-    from soaking.load import Options, Where, load
     from soaking.products import make_pool
 
     started = datetime.datetime.now(datetime.UTC)
@@ -115,6 +114,9 @@ def soak(
         f"{len(pool.products)} products, whole and in part, with their answers; "
         f"{num_unsure} left out, whose labels are too near to have a certain order"
     )
+    # After the bad input has been told: this imports TensorFlow.
+    from soaking.load import Options, Where, load
+
     options = Options(
         duration_s=minutes * 60,
         clients=clients,

@@ -2,6 +2,8 @@
 
 import doctest
 import random
+import re
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -238,6 +240,14 @@ def test_what_cannot_be_soaked_is_one_line(words, text, tmp_path):
     assert done.returncode == 2
     assert text in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_command_of_the_guide_is_taken_as_printed(tmp_path):
+    guide = (TOOL.parents[1] / "docs" / "serving.md").read_text(encoding="utf-8")
+    (line,) = re.findall("^python tools/soak.py (.*)$", guide, re.MULTILINE)
+    done = command(TOOL, *shlex.split(line), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "models/products/1: not what `export` writes" in done.stderr
 
 
 # Against a server in this process, sound and spoilt

@@ -53,13 +53,17 @@ class Pool:
 
 def read_about(bundle: Path) -> dict:
     """What a bundle says of its inputs."""
-    file = bundle / EXTRA / ABOUT_FILE
+    name = f"{EXTRA}/{ABOUT_FILE}"
+    about = None
     try:
-        about = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SoakError(f"{bundle}: not what `export` writes: {error}") from None
+        about = json.loads((bundle / name).read_text(encoding="utf-8"))
+        problem = f"{name} does not say what its inputs are"
+    except OSError as error:
+        problem = f"{name}: {error.strerror}"
+    except ValueError as error:
+        problem = f"{name}: {error}"
     if not isinstance(about, dict) or not {"id", "modalities"} <= set(about):
-        raise SoakError(f"{file}: not what `export` writes")
+        raise SoakError(f"{bundle}: not what `export` writes: {problem}")
     return about
 
 
