@@ -32,6 +32,11 @@ from serving.status import StatusError
 
 # The largest body that the real server unpacks from gzip.
 MAX_UNPACKED_BYTES = 100 * 2**20
+# What a protocol buffer can hold; no request that the model could take is larger.
+MAX_BODY_BYTES = 2**31 - 1
+# A body is read by pieces: how long a client says that it will be is no reason to
+# make room for it.
+_PIECE_BYTES = 2**20
 
 _MODEL = r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?"
 _PREDICT_PATH = re.compile(_MODEL + ":(classify|regress|predict)", re.IGNORECASE)
@@ -272,12 +277,9 @@ def _handler(store: ModelStore, options: RestOptions) -> type[BaseHTTPRequestHan
                 body = self._read_chunks()
             else:
                 length = self.headers.get("Content-Length", "0")
-                if not length.isdecimal():
-                    self.close_connection = True
-                    raise StatusError(
-                        "INVALID_ARGUMENT", f"Content-Length is no number: {length!r}"
-                    )
-                body = self.rfile.read(int(length))
+                if not re.fullmatch("[0-9]{1,18}", length):
+                    raise self._unreadable(f"Content-Length is no length: {length!r}")
+                body = self._read_bytes(int(length), 0)
             if self.headers.get("Content-Encoding", "").lower() == "gzip":
                 return _unpack(body)
             return body
@@ -285,20 +287,36 @@ def _handler(store: ModelStore, options: RestOptions) -> type[BaseHTTPRequestHan
         def _read_chunks(self) -> bytes:
             body = bytearray()
             while True:
-                line = self.rfile.readline(100).split(b";")[0].strip()
-                try:
-                    size = int(line, 16)
-                except ValueError as error:
-                    self.close_connection = True
-                    raise StatusError(
-                        "INVALID_ARGUMENT", f"Bad chunk size: {line!r}"
-                    ) from error
+                line = self.rfile.readline(100)
+                if not line:
+                    raise _hung_up()
+                digits = line.split(b";")[0].strip()
+                if not re.fullmatch(b"[0-9A-Fa-f]{1,16}", digits):
+                    raise self._unreadable(f"Bad chunk size: {digits!r}")
+                size = int(digits, 16)
                 if size == 0:
                     while self.rfile.readline(65536).strip():
                         pass  # trailers
                     return bytes(body)
-                body += self.rfile.read(size)
+                body += self._read_bytes(size, len(body))
                 self.rfile.readline(100)
+
+        def _read_bytes(self, size: int, size_before: int) -> bytes:
+            """The next `size` bytes of a body of which some have been read."""
+            if size_before + size > MAX_BODY_BYTES:
+                raise self._unreadable(f"The body is over {MAX_BODY_BYTES} bytes")
+            content = bytearray()
+            while len(content) < size:
+                piece = self.rfile.read(min(size - len(content), _PIECE_BYTES))
+                if not piece:
+                    raise _hung_up()
+                content += piece
+            return bytes(content)
+
+        def _unreadable(self, message: str) -> StatusError:
+            """The refusal of a body whose end is not known: nothing can follow it."""
+            self.close_connection = True
+            return StatusError("INVALID_ARGUMENT", message)
 
         def _reply(
             self,
@@ -313,6 +331,8 @@ def _handler(store: ModelStore, options: RestOptions) -> type[BaseHTTPRequestHan
             for name, value in headers.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
+            if self.close_connection:
+                self.send_header("Connection", "close")
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(body)
@@ -324,6 +344,11 @@ def _handler(store: ModelStore, options: RestOptions) -> type[BaseHTTPRequestHan
     for method in ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS"):
         setattr(Handler, f"do_{method}", Handler._handle)
     return Handler
+
+
+def _hung_up() -> ConnectionError:
+    """For a body that ends early: nobody is there to read an answer."""
+    return ConnectionAbortedError("the connection ended within a body")
 
 
 def _unpack(body: bytes) -> bytes:

@@ -194,7 +194,12 @@ class Version:
         except BaseException:
             session.close()
             raise
-        self.signatures = dict(meta_graph.signature_def)
+        # Copies: a message that is a part of another one keeps all of it, here the
+        # graph, for as long as the status of this version is kept.
+        self.signatures = {
+            name: type(signature).FromString(signature.SerializeToString())
+            for name, signature in meta_graph.signature_def.items()
+        }
         self._session = session
 
     def _open_queues(self) -> None:

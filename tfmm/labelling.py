@@ -133,6 +133,24 @@ def products(table: Any, reads: Reads, images: Path) -> Batch:
     )
 
 
+def read_inputs(batch: Batch) -> tuple[dict[str, list], dict[str, list[str]]]:
+    """Opens the images of a batch.
+
+    Returns:
+        Two dicts. Modality name -> a str (text) or bytes (image file) for each product,
+        texts first; image modality -> what is wrong with each file, `""` if nothing.
+    """
+    from tfmm import image
+
+    columns: dict[str, list] = dict(batch.texts)
+    problems = {}
+    for name, files in batch.paths.items():
+        read = [image.read_file(file) for file in files]
+        columns[name] = [content for content, _ in read]
+        problems[name] = [problem for _, problem in read]
+    return columns, problems
+
+
 def label(batch: Batch, reads: Reads, answer: Callable) -> list[Labelled]:
     """Labels the products of one batch, in their order.
 
@@ -143,17 +161,14 @@ def label(batch: Batch, reads: Reads, answer: Callable) -> list[Labelled]:
     """
     import tensorflow as tf
 
-    from tfmm import cells, image
+    from tfmm import cells
 
+    columns, wrong = read_inputs(batch)
     problems: list[list[str]] = [[] for _ in batch.ids]
-    inputs = {name: tf.constant(values) for name, values in batch.texts.items()}
-    for name, files in batch.paths.items():
-        encoded = []
-        for file, found in zip(files, problems, strict=True):
-            content, problem = image.read_file(file)
-            encoded.append(content)
+    for name, of_files in wrong.items():
+        for found, problem in zip(problems, of_files, strict=True):
             found += [f"{name}: {problem}"] if problem else []
-        inputs[name] = tf.constant(encoded)
+    inputs = {name: tf.constant(values) for name, values in columns.items()}
     result = {key: value.numpy() for key, value in answer(inputs).items()}
     num_cells = {
         name: len(x.columns)

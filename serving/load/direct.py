@@ -1,5 +1,6 @@
 """The same requests as direct calls of the SavedModel, in turn with the server."""
 
+import importlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,8 @@ class DirectModel:
     def __init__(self, path: Path, signature: str) -> None:
         import tensorflow as tf
 
+        # The server links TensorFlow Text, so the graph may use its ops.
+        importlib.import_module("tensorflow_text")
         try:
             self._model = tf.saved_model.load(str(path))
             self._call = self._model.signatures[signature]
