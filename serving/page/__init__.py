@@ -1,0 +1,1 @@
+"""The page for sellers: suggestions as one types, over a served model."""

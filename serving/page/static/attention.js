@@ -1,0 +1,92 @@
+// The attention map over the picture.
+//
+// The model squeezes the whole picture to a square, without cutting anything off, and
+// the map's cells divide that square evenly. So the map is laid over the whole
+// picture, stretched with it.
+
+const SIDE_PX = 96; // of the smoothed map, before the browser stretches it
+// A place with this many times the average attention gets the full colour, unless the
+// map has a stronger one. An even map so stays an even, faint wash.
+const STRONG = 4;
+
+/** Each cell's attention as a multiple of the average; null for a map of nothing. */
+export function relative(cells) {
+  const count = cells.length * cells[0].length;
+  const total = cells.flat().reduce((sum, value) => sum + value, 0);
+  if (!(total > 0)) return null;
+  return cells.map((row) => row.map((value) => (value * count) / total));
+}
+
+/**
+ * A map of any size made smooth: cubic between the centres of the cells, flat beyond
+ * the outermost, never negative.
+ * @param {number[][]} cells
+ * @param {number} side
+ * @returns {number[][]} `side` rows of `side` values.
+ */
+export function smooth(cells, side) {
+  const alongRows = cells.map((row) => resample(row, side));
+  const columns = Array.from({ length: side }, (_, x) =>
+    resample(alongRows.map((row) => row[x]), side),
+  );
+  return Array.from({ length: side }, (_, y) => columns.map((column) => Math.max(0, column[y])));
+}
+
+function resample(values, size) {
+  const at = (i) => values[Math.min(values.length - 1, Math.max(0, i))];
+  return Array.from({ length: size }, (_, i) => {
+    const place = ((i + 0.5) * values.length) / size - 0.5;
+    const start = Math.floor(place);
+    const t = place - start;
+    const [a, b, c, d] = [at(start - 1), at(start), at(start + 1), at(start + 2)];
+    // Catmull-Rom: through the cells' own values.
+    return (
+      b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
+    );
+  });
+}
+
+/**
+ * Draws a map on a canvas that covers the picture.
+ * @param {HTMLCanvasElement} canvas
+ * @param {number[][]} cells
+ * @param {number} strength How much of the picture is covered, 0 to 1.
+ * @returns {number} The strongest place, as a multiple of the average; 0 if there is
+ *     nothing to draw.
+ */
+export function draw(canvas, cells, strength) {
+  const shares = relative(cells);
+  const context = canvas.getContext("2d");
+  context.clearRect(0, 0, canvas.width, canvas.height);
+  if (shares === null) return 0;
+  const strongest = Math.max(...shares.flat());
+  const full = Math.max(STRONG, strongest);
+  const image = new ImageData(SIDE_PX, SIDE_PX);
+  smooth(shares, SIDE_PX).flat().forEach((value, i) => {
+    const heat = Math.min(1, value / full);
+    // From a dark veil over what was passed over, by red, to a clear bright yellow.
+    const [r, g, b, cover] = colour(heat);
+    image.data.set([r, g, b, 255 * cover * strength], 4 * i);
+  });
+  const small = document.createElement("canvas");
+  small.width = small.height = SIDE_PX;
+  small.getContext("2d").putImageData(image, 0, 0);
+  context.imageSmoothingQuality = "high";
+  context.drawImage(small, 0, 0, canvas.width, canvas.height);
+  return strongest;
+}
+
+// Red, green, blue in [0, 255] and cover in [0, 1], at evenly spaced heats.
+const STOPS = [
+  [13, 8, 60, 0.75],
+  [110, 0, 150, 0.7],
+  [205, 50, 110, 0.65],
+  [250, 140, 50, 0.6],
+  [252, 235, 60, 0.6],
+];
+
+function colour(heat) {
+  const place = heat * (STOPS.length - 1);
+  const i = Math.min(STOPS.length - 2, Math.floor(place));
+  return STOPS[i].map((low, j) => low + (STOPS[i + 1][j] - low) * (place - i));
+}
