@@ -82,6 +82,7 @@ async function look() {
 }
 
 function failed(error) {
+  if (!(error instanceof api.Refused)) throw error; // a mistake of this script
   clearTimeout(retryTimer);
   if (!PASSING.has(error.code)) {
     answer.fail(error.message, "");
@@ -163,6 +164,7 @@ async function explain(mine, signal, pictures) {
     answer.explain(said.contributions?.map((x) => withNote(x, pictures)) ?? null);
   } catch (error) {
     if (mine !== turn) return;
+    if (!(error instanceof api.Refused)) throw error;
     // The suggestions stand; what is shown of an older answer must not.
     answer.explain(null, error.message);
     showMaps([], pictures);

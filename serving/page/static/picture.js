@@ -96,7 +96,7 @@ export class PictureField {
     const chosen = this.which.value;
     this.maps = maps;
     this.which.replaceChildren(
-      ...maps.map((map) => element("option", { value: map.name }, readable(map.name))),
+      ...maps.map((map) => element("option", { value: map.name }, readable(map.name || "map"))),
     );
     if (maps.some((map) => map.name === chosen)) this.which.value = chosen;
     this.which.hidden = maps.length < 2;
@@ -129,17 +129,12 @@ export class PictureField {
     const file = (properties) =>
       element("input", {
         type: "file",
-        class: "unseen",
-        tabIndex: -1,
+        hidden: true, // the buttons stand for it
         onchange: (event) => this.take([...event.target.files]),
         ...properties,
       });
-    this.chooser = file({ accept: KINDS, "aria-label": `${name}: choose a file` });
-    this.camera = file({
-      accept: "image/*",
-      capture: "environment",
-      "aria-label": `${name}: take a photo`,
-    });
+    this.chooser = file({ accept: KINDS });
+    this.camera = file({ accept: "image/*", capture: "environment" });
     const button = (words, properties) => element("button", { type: "button", ...properties }, words);
     this.image = element("img", {
       alt: "The picture that was added",
