@@ -42,7 +42,7 @@ ORDER = (
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 COMMANDS = (
     *("tfmm.fit", "tfmm.evaluate", "tfmm.predict", "export", "export.verify"),
-    *("serving.server", "serving.classify"),
+    *("serving.server", "serving.classify", "serving.page"),
 )
 
 

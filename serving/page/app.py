@@ -58,7 +58,7 @@ class _Headers:
                 ]
             await send(message)
 
-        headers = {name: value for name, value in scope["headers"]}
+        headers = dict(scope["headers"])
         # Browsers say so themselves; a link from elsewhere to the page is fine.
         is_foreign = headers.get(b"sec-fetch-site") in (b"cross-site", b"same-site")
         if is_foreign and scope["path"].startswith("/api/"):
@@ -185,7 +185,9 @@ def _check_type(request: Request, expected: str) -> None:
     found = request.headers.get("content-type", "").partition(";")[0].strip()
     if found != expected:
         detail = f"content-type: expected {expected}. Received: {found or 'none'}"
-        raise PageError(415, "BAD_QUESTION", "The page sent what is no product.", detail)
+        raise PageError(
+            415, "BAD_QUESTION", "The page sent what is no product.", detail
+        )
 
 
 async def _read_body(request: Request, limit: int) -> bytes:

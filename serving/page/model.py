@@ -44,7 +44,7 @@ def explain_error(error: ServerError, model_name: str, timeout_s: float) -> Page
     'The server has no model “hats”.'
     """
     detail = str(error)
-    if error.code == "UNAVAILABLE":
+    if error.code in ("UNAVAILABLE", "CANCELLED"):  # gone, or going
         words = "The model server cannot be reached."
         return PageError(503, error.code, words, detail)
     if error.code == "NOT_FOUND":
@@ -216,13 +216,15 @@ def _product(
         InputError: If a field is none of the form's.
     """
     fields = {field.name: field for field in form.fields}
-    product: dict[str, str | bytes] = {name: "" for name in fields}
+    product: dict[str, str | bytes] = dict.fromkeys(fields, "")
     for name, value in values.items():
         if name not in fields:
             raise InputError(f"no field {name!r}")
         kind = fields[name].kind
         if kind == "table":
-            if not isinstance(value, list) or not all(isinstance(x, str) for x in value):
+            if not isinstance(value, list) or not all(
+                isinstance(x, str) for x in value
+            ):
                 raise _bad_value(name, "a list of texts", value)
             cells = [" ".join(cell.split()) for cell in value]
             product[name] = "\t".join(cells) if any(cells) else ""

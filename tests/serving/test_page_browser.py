@@ -5,6 +5,7 @@ Run: python -m pytest -m browser
 Needs playwright, the extra [browser], and Debian's chromium.
 """
 
+import hashlib
 import io
 import json
 import re
@@ -124,8 +125,10 @@ def started_pages(tools):
 
     def start(server, model, *words):
         process = subprocess.Popen(
-            [sys.executable, "-m", "serving.page", "--port=0", "--server", server]
-            + ["--model_name", model, *map(str, words)],
+            [
+                *(sys.executable, "-m", "serving.page", "--port=0"),
+                *("--server", server, "--model_name", model, *map(str, words)),
+            ],
             stdout=subprocess.PIPE,
             text=True,
             env=tools.environment(),
@@ -193,7 +196,9 @@ def open_page(chromium):
         page.on(
             "request",
             lambda request: (
-                None if request.url.startswith((url, "blob:" + url)) else note(request.url)
+                None
+                if request.url.startswith((url, "blob:" + url))
+                else note(request.url)
             ),
         )
         page.goto(url)
@@ -246,7 +251,7 @@ def test_a_product_is_filed_as_one_types(open_page, url):
 
 
 def test_the_attention_map_lies_on_the_whole_picture(open_page, url):
-    page = open_page(url)
+    page = open_page(url, expected=["willReadFrequently"])  # of this test
     chooser = page.locator("input[type=file]").first
     chooser.set_input_files(upload(picture()))
     expect(page.get_by_text("The model looked at the picture.")).to_be_visible()
@@ -297,27 +302,28 @@ def test_a_picture_is_dropped_or_pasted_anywhere(open_page, url, event):
 
 def test_a_picture_is_sent_once_and_as_it_is(open_page, url):
     page = open_page(url)
-    sent = []
-    page.on(
-        "request",
-        lambda request: (
-            sent.append(request.post_data_buffer)
-            if request.url.endswith("/api/picture")
-            else None
-        ),
-    )
+    sent, asked = [], []
+
+    def note(request):
+        if request.url.endswith("/api/picture"):
+            sent.append(request.url)
+        elif request.url.endswith("/api/suggest"):
+            asked.append(request.post_data_json["values"])
+
+    page.on("request", note)
     page.locator("input[type=file]").first.set_input_files(upload(picture()))
     expect(page.locator("canvas")).to_be_visible()
     page.get_by_label("Title").fill("shoe")
     expect(verdict(page)).to_contain_text("automatically")
-    assert sent == [picture()]
+    assert len(sent) == 1
+    key = hashlib.sha256(picture()).hexdigest()
+    assert asked[0] == {"image": key}
+    assert asked[-1] == {"image": key, "title": "shoe"}
 
 
 def test_a_photograph_that_lies_is_turned(open_page, url):
     page = open_page(url)
-    page.locator("input[type=file]").first.set_input_files(
-        upload(picture(turned=True))
-    )
+    page.locator("input[type=file]").first.set_input_files(upload(picture(turned=True)))
     expect(page.get_by_text("Turned upright for the model")).to_be_visible()
     expect(page.locator("canvas")).to_be_visible()
     image = page.locator(".frame img")
@@ -417,7 +423,9 @@ def test_the_page_says_that_the_server_is_gone_and_goes_on(
     expect(verdict(page)).to_have_text("Please choose")
     first.stop()
     page.get_by_label("Title").fill("shoe")
-    expect(verdict(page)).to_have_text("The model server cannot be reached.", timeout=20000)
+    expect(verdict(page)).to_have_text(
+        "The model server cannot be reached.", timeout=20000
+    )
     expect(page.locator("#state")).to_have_text("Not ready")
     port = address.partition(":")[2]
     second = tools.ServerProcess(*flags, f"--port={port}", log=tmp_path / "second.txt")

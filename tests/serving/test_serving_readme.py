@@ -13,6 +13,7 @@ import pytest
 
 from serving import classify
 from serving import server as server_module
+from serving.page import options as page_options
 from tfmm_client import Client, Retries
 from tfmm_client.base import BaseClient
 
@@ -44,7 +45,7 @@ def shoe(tmp_path, monkeypatch):
 
 def test_every_block_is_tested():
     starts = ("python -m serving.server", "docker run", "python -m serving.classify")
-    starts += ("python - <<'EOF'", "curl ", "printf ")
+    starts += ("python -m serving.page", "python - <<'EOF'", "curl ", "printf ")
     for block in BLOCKS:
         assert block.startswith(starts), block
 
@@ -75,6 +76,21 @@ def test_the_client_answers_as_printed(server, capsys, command):
     assert words[:3] == ["python", "-m", "serving.classify"]
     assert classify.main(words[3:]) == 0
     assert "shoe" in capsys.readouterr().out
+
+
+def test_the_page_takes_the_flags_as_printed():
+    (command,) = blocks("python -m serving.page")
+    words = shlex.split(command)
+    assert words[:3] == ["python", "-m", "serving.page"]
+    options = page_options.build_parser().parse(words[3:])
+    assert options.model_name == "products"
+    assert options.bundle == Path("models/products/1")
+    text = README.read_text("utf-8")
+    assert f"http://{options.host}:{options.port}/" in text
+    assert f"{options.max_picture_mib} MiB" in text
+    for action in page_options.build_parser()._actions:
+        if action.dest not in ("help", "server", "model_name", "version"):
+            assert action.option_strings[0] in text
 
 
 PRINTED = {

@@ -18,8 +18,8 @@ export function relative(cells) {
 }
 
 /**
- * A map of any size made smooth: cubic between the centres of the cells, flat beyond
- * the outermost, never negative.
+ * A map of any size made smooth: its own values at the centres of the cells, between
+ * them no value that is not between theirs, and flat beyond the outermost.
  * @param {number[][]} cells
  * @param {number} side
  * @returns {number[][]} `side` rows of `side` values.
@@ -29,7 +29,7 @@ export function smooth(cells, side) {
   const columns = Array.from({ length: side }, (_, x) =>
     resample(alongRows.map((row) => row[x]), side),
   );
-  return Array.from({ length: side }, (_, y) => columns.map((column) => Math.max(0, column[y])));
+  return Array.from({ length: side }, (_, y) => columns.map((column) => column[y]));
 }
 
 function resample(values, size) {
@@ -38,11 +38,7 @@ function resample(values, size) {
     const place = ((i + 0.5) * values.length) / size - 0.5;
     const start = Math.floor(place);
     const t = place - start;
-    const [a, b, c, d] = [at(start - 1), at(start), at(start + 1), at(start + 2)];
-    // Catmull-Rom: through the cells' own values.
-    return (
-      b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
-    );
+    return at(start) + (at(start + 1) - at(start)) * t * t * (3 - 2 * t);
   });
 }
 
@@ -78,10 +74,10 @@ export function draw(canvas, cells, strength) {
 
 // Red, green, blue in [0, 255] and cover in [0, 1], at evenly spaced heats.
 const STOPS = [
-  [13, 8, 60, 0.75],
-  [110, 0, 150, 0.7],
-  [205, 50, 110, 0.65],
-  [250, 140, 50, 0.6],
+  [13, 8, 60, 0.55],
+  [110, 0, 150, 0.5],
+  [205, 50, 110, 0.5],
+  [250, 140, 50, 0.55],
   [252, 235, 60, 0.6],
 ];
 

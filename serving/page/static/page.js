@@ -15,7 +15,7 @@ const LONGEST_WAIT_MS = 10000;
 const LOOK_EVERY_MS = 15000;
 // Refusals that pass by themselves; others stay until the seller changes something.
 const PASSING = new Set([
-  ...["UNAVAILABLE", "NOT_FOUND", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED"],
+  ...["UNAVAILABLE", "CANCELLED", "NOT_FOUND", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"],
   ...["MISFIT", "FORM_CHANGED", "PAGE", "PAGE_DOWN"],
 ]);
 
