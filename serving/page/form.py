@@ -33,7 +33,8 @@ class Field:
     Attributes:
         name: str.
         kind: str, of `KINDS`.
-        columns: tuple of str. A table's, in order; empty for the others.
+        columns: tuple of str. What a table's row, or a text of several columns, is
+            made of, in order; empty for the others.
     """
 
     name: str
@@ -94,7 +95,7 @@ def read_bundle(path: Path) -> Told:
     try:
         about = json.loads(file.read_text(encoding="utf-8"))
         fields = tuple(
-            Field(name, x["kind"], tuple(x["columns"]) if x["kind"] == "table" else ())
+            Field(name, x["kind"], _parts(x["kind"], x["columns"]))
             for name, x in about["modalities"].items()
         )
         task = about["task"]
@@ -110,12 +111,17 @@ def read_bundle(path: Path) -> Told:
     return Told("--bundle", fields, task)
 
 
+def _parts(kind: str, columns: Sequence[str]) -> tuple[str, ...]:
+    is_made = kind == "table" or (kind == "text" and len(columns) > 1)
+    return tuple(columns) if is_made else ()
+
+
 def read_inputs(words: Sequence[str]) -> Told:
     """Reads `--inputs`.
 
     Args:
-        words: Sequence of str: `NAME`, `NAME=text`, `NAME=image` or
-            `NAME=table:COLUMN,COLUMN`.
+        words: Sequence of str: `NAME`, `NAME=image`, `NAME=table:COLUMN,COLUMN`, or
+            `NAME=text:COLUMN,COLUMN` for a text of several columns.
 
     Returns:
         `Told`.
@@ -132,12 +138,12 @@ def read_inputs(words: Sequence[str]) -> Told:
         name, equals, rest = word.partition("=")
         kind, colon, columns = rest.partition(":")
         names = tuple(columns.split(",")) if colon else ()
-        is_table = kind == "table"
         if (
             not name
             or name in fields
             or (equals and kind not in KINDS)
-            or is_table != bool(colon)
+            or (kind == "table" and not colon)
+            or (kind == "image" and colon)
             or not all(names)
         ):
             raise FormError(

@@ -1,6 +1,6 @@
 """Asks the served model what the page wants to know, and puts it in plain words."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serving.page.form import Form, FormError, Told, make_form
@@ -117,8 +117,8 @@ class PageModel:
         """The suggestions for a product.
 
         Args:
-            values: dict from field name to a text, a list of cells, or the key of a
-                picture.
+            values: dict from field name to a text, a list of cells where the field
+                has columns, or the key of a picture.
             pictures: `PictureStore`.
 
         Returns:
@@ -221,18 +221,17 @@ def _product(
         if name not in fields:
             raise InputError(f"no field {name!r}")
         kind = fields[name].kind
-        if kind == "table":
+        if fields[name].columns:
             if not isinstance(value, list) or not all(
-                isinstance(x, str) for x in value
+                isinstance(cell, str) for cell in value
             ):
                 raise _bad_value(name, "a list of texts", value)
-            cells = [" ".join(cell.split()) for cell in value]
-            product[name] = "\t".join(cells) if any(cells) else ""
+            product[name] = _joined(kind, value)
             continue
         if not isinstance(value, str):
             raise _bad_value(name, "a text", value)
         if kind == "text":
-            product[name] = value if value.strip() else ""
+            product[name] = value.strip()
         elif value:
             picture = pictures.get(value)
             if picture is None:
@@ -240,6 +239,14 @@ def _product(
                 raise PageError(410, "PICTURE_GONE", words, name)
             product[name] = picture
     return product
+
+
+def _joined(kind: str, cells: Sequence[str]) -> str:
+    """Cells as one string, as a catalog's are joined before training."""
+    if kind == "text":
+        return " ".join(cell for cell in map(str.strip, cells) if cell)
+    row = [" ".join(cell.split()) for cell in cells]
+    return "\t".join(row) if any(row) else ""
 
 
 def _bad_value(name: str, expected: str, value: object) -> PageError:

@@ -32,8 +32,9 @@ def build_parser() -> FlagParser:
         nargs="+",
         metavar="INPUT[=KIND]",
         help="the same by hand, all inputs in the order of the model card: title, "
-        "image=image, facts=table:brand,price. With neither, inputs named after a "
-        "picture take one, and what each input contributed is not shown",
+        "image=image, facts=table:brand,price, text=text:title,description. With "
+        "neither, inputs named after a picture take one, and what each input "
+        "contributed is not shown",
     )
     add(
         "--timeout",

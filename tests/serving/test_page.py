@@ -282,22 +282,27 @@ def test_what_became_of_a_picture_is_said_in_words(status, words):
     assert said["bad"] == ("The suggestions do without it." in said["words"])
 
 
-def test_cells_are_joined_by_tabs_and_hold_none():
+def test_columns_are_joined_as_those_of_a_catalog():
     asked = []
 
     class Noting:
         async def signatures(self):
-            return signatures("facts", pictures=0)
+            return signatures("facts", "text", pictures=0)
 
         async def classify(self, products):
             asked.extend(products)
             return [Answer((), (), ())]
 
-    told = read_inputs(["facts=table:brand,price"])
+    told = read_inputs(["facts=table:brand,price", "text=text:title,description"])
     model = PageModel(Noting(), told, "hats", 2.0)
-    for cells in (["I\tKEA", " 12.50"], ["", ""]):
-        asyncio.run(model.suggest({"facts": cells}, PictureStore(1)))
-    assert asked == [{"facts": "I KEA\t12.50"}, {"facts": ""}]
+    for cells in (["I\tKEA", " 12.50 "], ["", "red  "], ["", ""]):
+        values = {"facts": cells, "text": cells}
+        asyncio.run(model.suggest(values, PictureStore(1)))
+    assert asked == [
+        {"facts": "I KEA\t12.50", "text": "I\tKEA 12.50"},
+        {"facts": "\tred", "text": "red"},
+        {"facts": "", "text": ""},
+    ]
 
 
 def test_inputs_named_after_a_picture_take_one():
@@ -339,6 +344,7 @@ def test_a_bundle_tells_kinds_order_and_task(tmp_path):
     about = {
         "modalities": {
             "title": {"kind": "text", "columns": ["title_masked"]},
+            "text": {"kind": "text", "columns": ["name", "description"]},
             "facts": {"kind": "table", "columns": ["brand", "price"]},
             "image": {"kind": "image", "columns": ["image"]},
         },
@@ -348,9 +354,16 @@ def test_a_bundle_tells_kinds_order_and_task(tmp_path):
     file.parent.mkdir()
     file.write_text(json.dumps(about))
     told = read_bundle(tmp_path)
-    form = make_form(signatures("facts", "image", "title"), told, "hats")
-    assert kinds(form) == [("title", "text"), ("facts", "table"), ("image", "image")]
-    assert [field.columns for field in form.fields] == [(), ("brand", "price"), ()]
+    form = make_form(signatures("facts", "image", "text", "title"), told, "hats")
+    assert kinds(form) == [
+        ("title", "text"),
+        ("text", "text"),
+        ("facts", "table"),
+        ("image", "image"),
+    ]
+    assert form.fields[0].columns == form.fields[3].columns == ()
+    assert form.fields[1].columns == ("name", "description")
+    assert form.fields[2].columns == ("brand", "price")
     assert form.task == "single_label"
     assert form.has_order
     file.write_text("{}")

@@ -1,6 +1,6 @@
 // What the model says, on the right of the page: verdict, suggestions, contributions.
 
-import { byId, element, readable, score, signed } from "./element.js";
+import { byId, element, score, signed } from "./element.js";
 
 const list = (labels) =>
   labels.length < 2 ? labels.join("") : `${labels.slice(0, -1).join(", ")} and ${labels.at(-1)}`;
@@ -63,7 +63,7 @@ export class AnswerView {
 
   /**
    * Shows contributions to the suggestions that are shown; null for none.
-   * @param {{name: string, parts: number[], note: string}[]?} parts
+   * @param {{title: string, parts: number[], note: string}[]?} parts
    * @param {string} problem Why there are none, if something went wrong.
    */
   explain(parts, problem = "") {
@@ -161,7 +161,7 @@ export class AnswerView {
     byId("parts").replaceChildren(
       ...partRow("How common it is", score(Math.max(0, start)), start, scale, "start", ""),
       ...parts.flatMap((part, i) =>
-        partRow(readable(part.name), signed(values[i]), values[i], scale, values[i] < 0 ? "less" : "more", part.note),
+        partRow(part.title, signed(values[i]), values[i], scale, values[i] < 0 ? "less" : "more", part.note),
       ),
       ...partRow("Score", score(total), total, scale, "total", ""),
     );

@@ -13,10 +13,10 @@ function labelled(words, control) {
 
 /** A text of any length; it grows with what is in it. */
 export class TextField {
-  constructor(field, rows, changed) {
+  constructor({ name }, rows, changed) {
     this.control = element("textarea", {
       rows,
-      name: field.name,
+      name,
       dir: "auto",
       spellcheck: false,
       oninput: () => {
@@ -24,7 +24,7 @@ export class TextField {
         changed();
       },
     });
-    this.root = labelled(readable(field.name), this.control);
+    this.root = labelled(readable(name), this.control);
   }
 
   // Browsers with `field-sizing` do it by themselves.
@@ -41,6 +41,25 @@ export class TextField {
   clear() {
     this.control.value = "";
     this.fit();
+  }
+}
+
+/** A text that is made of several, such as title and description. */
+export class TextsField {
+  constructor(field, changed) {
+    this.parts = field.columns.map(
+      (name, i) => new TextField({ name }, i === 0 ? 1 : 3, changed),
+    );
+    this.root = element("div", {}, ...this.parts.map((part) => part.root));
+  }
+
+  value() {
+    const texts = this.parts.map((part) => part.value());
+    return texts.some(Boolean) ? texts : [];
+  }
+
+  clear() {
+    for (const part of this.parts) part.clear();
   }
 }
 

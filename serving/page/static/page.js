@@ -2,8 +2,8 @@
 
 import * as api from "./api.js";
 import { AnswerView } from "./answer.js";
-import { byId } from "./element.js";
-import { TableField, TextField } from "./fields.js";
+import { byId, readable } from "./element.js";
+import { TableField, TextField, TextsField } from "./fields.js";
 import { PictureField } from "./picture.js";
 
 // Quiet time before a question. An explanation costs the model several answers.
@@ -36,6 +36,7 @@ function state(kind, words) {
 function make(field) {
   if (field.kind === "image") return new PictureField(field, about.limits.picture_bytes, changed);
   if (field.kind === "table") return new TableField(field, changed);
+  if (field.columns.length > 0) return new TextsField(field, changed);
   const first = about.fields.find((x) => x.kind === "text");
   return new TextField(field, field === first ? 1 : 3, changed);
 }
@@ -174,9 +175,12 @@ async function explain(mine, signal, pictures) {
 
 function withNote(part, pictures) {
   const field = fields.find((x) => x.name === part.name);
-  if (!isFilled(field)) return { ...part, note: "not given" };
+  // As the seller knows it.
+  const isMade = field.kind === "text" && field.columns.length > 0;
+  const title = readable(isMade ? field.columns.join(", ") : field.name);
   const isUnused = field.kind === "image" && !pictures[part.name].used;
-  return { ...part, note: isUnused ? "not looked at" : "" };
+  const note = !isFilled(field) ? "not given" : isUnused ? "not looked at" : "";
+  return { title, note, parts: part.parts };
 }
 
 function showPictures(pictures) {
