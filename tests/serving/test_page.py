@@ -169,7 +169,7 @@ def test_every_file_of_the_page_is_served_and_names_no_other_site(page):
         text = (STATIC / name).read_text(encoding="utf-8")
         assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", text), name
         assert "innerHTML" not in text
-        for wanted in re.findall(r'from "\./(.+?)"|/static/([\w.]+)', text):
+        for wanted in re.findall(r'from "\./(.+?)"|"static/([\w.]+)', text):
             assert "".join(wanted) in files
 
 

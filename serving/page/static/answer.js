@@ -1,6 +1,6 @@
 // What the model says, on the right of the page: verdict, suggestions, contributions.
 
-import { byId, element, score, signed } from "./element.js";
+import { byId, element, say, score, signed } from "./element.js";
 
 const list = (labels) =>
   labels.length < 2 ? labels.join("") : `${labels.slice(0, -1).join(", ")} and ${labels.at(-1)}`;
@@ -8,7 +8,7 @@ const list = (labels) =>
 /** The verdict in words: kind ("nudge", "filed", "choose"), the sentence, and more. */
 export function verdict(suggestions) {
   if (suggestions === null) {
-    return ["nudge", "Nothing filled in yet", "Type a title or add a picture to see suggestions."];
+    return ["nudge", "Nothing filled in yet", "Suggestions appear with the first word or picture."];
   }
   const assigned = suggestions.filter((x) => x.assigned).map((x) => x.label);
   if (assigned.length > 0) {
@@ -39,8 +39,8 @@ export class AnswerView {
     this.#suggestions = suggestions;
     const [kind, words, more] = verdict(suggestions);
     byId("verdict").dataset.kind = kind;
-    byId("verdict-words").textContent = words;
-    byId("verdict-more").textContent = more;
+    say("verdict-words", words);
+    say("verdict-more", more);
     byId("suggested").hidden = suggestions === null;
     if (suggestions === null) this.explain(null);
     this.#draw();
@@ -49,8 +49,8 @@ export class AnswerView {
   /** Says in the verdict's place why there is none; what is shown is of before. */
   fail(words, more) {
     byId("verdict").dataset.kind = "down";
-    byId("verdict-words").textContent = words;
-    byId("verdict-more").textContent = more;
+    say("verdict-words", words);
+    say("verdict-more", more);
     byId("verdict").classList.remove("stale");
   }
 
@@ -134,8 +134,8 @@ export class AnswerView {
     byId("result-text").value = labels.join(" | ");
     byId("result-text").placeholder = "no category yet";
     byId("copy").disabled = labels.length === 0;
-    byId("result-note").textContent =
-      labels.length === 0 ? "" : this.#chosen === null ? "As the model would file it." : "Your choice.";
+    const whose = this.#chosen === null ? "As the model would file it." : "Your choice.";
+    say("result-note", labels.length === 0 ? "" : whose);
   }
 
   #drawWhy() {
@@ -156,7 +156,8 @@ export class AnswerView {
     const start = total - values.reduce((sum, value) => sum + value, 0);
     byId("why-title").replaceChildren("What spoke for ", element("bdi", {}, labels[place]));
     const lowest = Math.min(0, ...values);
-    const highest = Math.max(total, start, ...values, 0.01);
+    // Small sums must not look like large ones.
+    const highest = Math.max(total, start, ...values, 0.5);
     const scale = { lowest, width: highest - lowest };
     byId("parts").replaceChildren(
       ...partRow("How common it is", score(Math.max(0, start)), start, scale, "start", ""),

@@ -1,4 +1,4 @@
-// Questions to the page's own server.
+// Questions to the page's own server, by paths below wherever it is.
 
 /** A question that has no answer: `code` for this script, `message` for the seller. */
 export class Refused extends Error {
@@ -27,17 +27,17 @@ async function ask(path, options) {
 }
 
 /** The model and its fields. */
-export const model = () => ask("/api/model", {});
+export const model = () => ask("api/model", {});
 
 /** Sends a picture once; the answer is the key that questions name it by. */
 export async function picture(blob, signal) {
   const headers = { "content-type": "application/octet-stream" };
-  return (await ask("/api/picture", { method: "POST", body: blob, headers, signal })).key;
+  return (await ask("api/picture", { method: "POST", body: blob, headers, signal })).key;
 }
 
 /** Asks "suggest" or "explain" about a product: values by field name. */
 export function question(path, values, signal) {
   const headers = { "content-type": "application/json" };
   const body = JSON.stringify({ values });
-  return ask(`/api/${path}`, { method: "POST", body, headers, signal });
+  return ask(`api/${path}`, { method: "POST", body, headers, signal });
 }

@@ -6,7 +6,7 @@
 
 const SIDE_PX = 96; // of the smoothed map, before the browser stretches it
 // A place with this many times the average attention gets the full colour, unless the
-// map has a stronger one. An even map so stays an even, faint wash.
+// map has a stronger one. An even map so leaves the picture as it is.
 const STRONG = 4;
 
 /** Each cell's attention as a multiple of the average; null for a map of nothing. */
@@ -59,9 +59,7 @@ export function draw(canvas, cells, strength) {
   const full = Math.max(STRONG, strongest);
   const image = new ImageData(SIDE_PX, SIDE_PX);
   smooth(shares, SIDE_PX).flat().forEach((value, i) => {
-    const heat = Math.min(1, value / full);
-    // From a dark veil over what was passed over, by red, to a clear bright yellow.
-    const [r, g, b, cover] = colour(heat);
+    const [r, g, b, cover] = colour(value, full);
     image.data.set([r, g, b, 255 * cover * strength], 4 * i);
   });
   const small = document.createElement("canvas");
@@ -72,17 +70,10 @@ export function draw(canvas, cells, strength) {
   return strongest;
 }
 
-// Red, green, blue in [0, 255] and cover in [0, 1], at evenly spaced heats.
-const STOPS = [
-  [13, 8, 60, 0.55],
-  [110, 0, 150, 0.5],
-  [205, 50, 110, 0.5],
-  [250, 140, 50, 0.55],
-  [252, 235, 60, 0.6],
-];
-
-function colour(heat) {
-  const place = heat * (STOPS.length - 1);
-  const i = Math.min(STOPS.length - 2, Math.floor(place));
-  return STOPS[i].map((low, j) => low + (STOPS[i + 1][j] - low) * (place - i));
+// Red, green, blue in [0, 255] and cover in [0, 1] for a multiple of the average: a dark
+// veil below it, nothing on it, and above it a glow from red to yellow.
+function colour(value, full) {
+  if (value < 1) return [10, 10, 40, 0.6 * (1 - value)];
+  const heat = Math.min(1, (value - 1) / (full - 1));
+  return [240 + 15 * heat, 50 + 175 * heat, 30 + 20 * heat, 0.65 * heat ** 0.7];
 }

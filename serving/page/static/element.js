@@ -19,6 +19,11 @@ export function element(tag, properties = {}, ...children) {
 /** The element of the page with an id. */
 export const byId = (id) => document.getElementById(id);
 
+/** Puts a text into the element with an id; one that is there is not said again. */
+export function say(id, words) {
+  if (byId(id).textContent !== words) byId(id).textContent = words;
+}
+
 /** An input's name as a seller reads it: `main_colour` is "Main colour". */
 export function readable(name) {
   if (name === "image") return "Picture";

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { AnswerView } from "./answer.js";
-import { byId, readable } from "./element.js";
+import { byId, readable, say } from "./element.js";
 import { TableField, TextField, TextsField } from "./fields.js";
 import { PictureField } from "./picture.js";
 
@@ -30,7 +30,7 @@ let retryMs = FIRST_WAIT_MS;
 
 function state(kind, words) {
   byId("state").dataset.kind = kind;
-  byId("state").textContent = words;
+  say("state", words);
 }
 
 function make(field) {

@@ -113,7 +113,7 @@ export class PictureField {
     this.mapWords.textContent =
       strongest === 0
         ? ""
-        : `The brightest place got ${strongest.toFixed(1)} times the average attention.`;
+        : `Coloured: more than the average attention, at most ${strongest.toFixed(1)} times. Dark: less.`;
   }
 
   #loaded() {
