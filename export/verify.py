@@ -56,13 +56,18 @@ def verify(bundle: Path, server: str | None = None) -> None:
     golden, images = _read_golden(bundle)
     graph = read_graph(bundle)
     print(f"files: {check_files(bundle)}, as they were written")
-    print(f"reference: {check_reference(bundle, golden, images)}")
     print(f"ops: {check_ops(graph)} kinds, all of them in a stock server")
     print(f"variables: {check_variables(graph)} read, all of them restored on loading")
     print(f"outputs: {check_outputs(graph)}, all of types that gRPC and REST carry")
     if server is not None:
         _check_answers(_remote(bundle, server), golden, images)
-        return
+    else:
+        _check_alone(bundle, golden, images)
+    print(f"reference: {check_reference(bundle, golden, images)}")
+
+
+def _check_alone(bundle: Path, golden: dict, images: list[str]) -> None:
+    """Loads the bundle in this process, from another folder, and asks it."""
     with tempfile.TemporaryDirectory() as folder:
         moved = Path(folder) / bundle.name
         shutil.copytree(bundle, moved)
