@@ -245,7 +245,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if options.direct is not None:
         from serving.load.direct import DirectModel, take_turns
 
-        model = DirectModel(options.direct, options.signature)
+        model = DirectModel(options.direct).signature(options.signature)
         result["direct"] = {"model": str(options.direct), "batches": []}
         for size in options.batch:
             served, direct = take_turns(

@@ -2,7 +2,7 @@
 
 import importlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,50 +19,59 @@ class DirectError(Exception):
 
 
 class DirectModel:
-    """A SavedModel's signature, called with arrays of bytes.
+    """A SavedModel, called with arrays of bytes.
 
     Args:
         path: Path of the version directory.
-        signature: str.
 
     Raises:
-        DirectError: If there is no SavedModel, or it lacks the signature.
+        DirectError: If there is no SavedModel.
     """
 
-    def __init__(self, path: Path, signature: str) -> None:
+    def __init__(self, path: Path) -> None:
         import tensorflow as tf
 
         # The server links TensorFlow Text, so the graph may use its ops.
         importlib.import_module("tensorflow_text")
+        self._path = path
         try:
             self._model = tf.saved_model.load(str(path))
-            self._call = self._model.signatures[signature]
         except OSError as error:
             problem = " ".join(str(error).split())
             raise DirectError(f"--direct: {path}: {problem}") from error
+        self._constant = tf.constant
+
+    def signature(self, name: str) -> Callable[[Batch], dict[str, np.ndarray]]:
+        """One of its signatures.
+
+        Args:
+            name: str.
+
+        Returns:
+            Function from a batch, a dict from input to a list of bytes, to a dict
+            from output to array.
+
+        Raises:
+            DirectError: If there is none of that name.
+        """
+        try:
+            signature = self._model.signatures[name]
         except KeyError as error:
             known = ", ".join(self._model.signatures)
             raise DirectError(
-                f"--direct: {path}: has no signature {signature!r}. It has: {known}."
+                f"--direct: {self._path}: has no signature {name!r}. It has: {known}."
             ) from error
-        self._constant = tf.constant
 
-    def __call__(self, batch: Batch) -> dict[str, np.ndarray]:
-        """Runs a batch.
+        def call(batch: Batch) -> dict[str, np.ndarray]:
+            inputs = {n: self._constant(list(v), "string") for n, v in batch.items()}
+            return {n: output.numpy() for n, output in signature(**inputs).items()}
 
-        Args:
-            batch: dict from input to a list of bytes.
-
-        Returns:
-            Dict from output to array.
-        """
-        inputs = {n: self._constant(list(v), "string") for n, v in batch.items()}
-        return {n: output.numpy() for n, output in self._call(**inputs).items()}
+        return call
 
 
 def take_turns(
     transport: Any,
-    model: DirectModel,
+    model: Callable[[Batch], dict[str, np.ndarray]],
     batches: Sequence[Batch],
     *,
     warm_up_s: float,
@@ -75,7 +84,7 @@ def take_turns(
 
     Args:
         transport: `GrpcTransport` or `RestTransport`.
-        model: `DirectModel` of the version that the server answers with.
+        model: `DirectModel.signature` of the version that the server answers with.
         batches: Sequence of batches; all are of one size.
         warm_up_s: float. Time before the first pair that counts.
         duration_s: float. Time in which pairs count; there is at least one.

@@ -139,16 +139,17 @@ def hangs_on_little(probabilities: np.ndarray, top_k: int) -> np.ndarray:
 
 def answers_of(bundle: Path, products: Sequence[Product]) -> Answers:
     """What a bundle answers to each product when its SavedModel is called."""
+    try:
+        model = DirectModel(bundle)
+        calls = {signature: model.signature(signature) for signature in SIGNATURES}
+    except DirectError as error:
+        raise SoakError(str(error).removeprefix("--direct: ")) from None
     answers = {}
-    for signature in SIGNATURES:
-        try:
-            model = DirectModel(bundle, signature)
-        except DirectError as error:
-            raise SoakError(str(error).removeprefix("--direct: ")) from None
+    for signature, call in calls.items():
         parts = []
         for start in range(0, len(products), MAX_BATCH_SIZE):
             batch = products[start : start + MAX_BATCH_SIZE]
-            parts.append(model({name: [x[name] for x in batch] for name in batch[0]}))
+            parts.append(call({name: [x[name] for x in batch] for name in batch[0]}))
         answers[signature] = {
             name: np.concatenate([part[name] for part in parts]) for name in parts[0]
         }
