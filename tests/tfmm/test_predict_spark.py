@@ -29,7 +29,7 @@ TASK = predict_spark.PART_BATCHES * predict_spark.BATCH
 
 def many(catalog_file, to, products):
     """A catalog of many products, all with one of the few images."""
-    header, *rows = csv.reader(catalog_file.open(encoding="utf-8"))
+    header, *rows = csv.reader(catalog_file.read_text(encoding="utf-8").splitlines())
     with to.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
