@@ -263,11 +263,9 @@ def pool(bundle, catalog_file):
 def served(bundle):
     from serving import grpc_service, rest
     from serving.config import ModelConfig
-    from serving.load_options import LoadOptions
     from serving.models import ModelStore
 
-    options = LoadOptions(warm_up=False)
-    store = ModelStore([ModelConfig("tiny", bundle.parent)], options)
+    store = ModelStore([ModelConfig("tiny", bundle.parent)])
     store.poll()
     grpc_server, port = grpc_service.start(store, "127.0.0.1", 0, 16)
     rest_server, rest_port = rest.start(store, "127.0.0.1", 0, rest.RestOptions())
@@ -292,8 +290,8 @@ def spoil(monkeypatch, change):
 
 
 def soaked(where, pool, enough):
-    """What is found until `enough(tally)`, or for a minute."""
-    options = Options(60.0, clients=2, think_s=0.005, may_grow=0.01)
+    """What is found until `enough(tally)`, or until it is hopeless."""
+    options = Options(600.0, clients=2, think_s=0.005, timeout_s=300, may_grow=0.01)
     return load(where, pool, [], options, print, enough)
 
 
