@@ -176,10 +176,10 @@ def test_a_killed_worker_costs_no_product_and_doubles_none(
         until(lambda: labelled("first") and labelled("second"))
         workers[0].kill()
         assert running.poll() is None
-        lost = labelled("first")
         _, said = running.communicate()
         assert running.returncode == 0, said
-        assert 0 < lost < labelled("second") < 21
+        # What the first had answered went with its disk.
+        assert labelled("second") == 21
     assert to.read_bytes() == (tmp_path / "here.csv").read_bytes()
 
 
