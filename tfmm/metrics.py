@@ -342,6 +342,34 @@ def logits_of(task: str, probabilities: np.ndarray) -> np.ndarray:
     return logits.astype(np.float32)
 
 
+def loss_of(
+    task: str, rows: np.ndarray, labels: np.ndarray, probabilities: np.ndarray
+) -> float:
+    """`log_loss` of `logits_of` probabilities `(n, C)`, from facts.
+
+    Args:
+        task: `single_label` or `multi_label`.
+        rows, labels: What `facts` returns.
+        probabilities: float `(n, C)`.
+    """
+
+    def clipped(some: np.ndarray) -> np.ndarray:
+        floor = PROBABILITY_FLOOR
+        return np.clip(some, floor, 1.0 - floor).astype(np.float64)
+
+    def rest(some: slice) -> float:
+        p = clipped(probabilities[some])
+        if task == "single_label":
+            return float(np.log(p.sum(axis=1)).sum())
+        return float(-np.log1p(-p).sum())
+
+    own = clipped(probabilities[rows, labels])
+    gain = np.log(own) if task == "single_label" else np.log(own) - np.log1p(-own)
+    losses = sum(over_rows(rest, probabilities.shape)) - gain.sum()
+    decided = len(probabilities) if task == "single_label" else probabilities.size
+    return float(losses / decided)
+
+
 class Draws:
     """Bootstrap draws of whole groups, the same for every model.
 
