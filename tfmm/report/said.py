@@ -123,8 +123,12 @@ def read(run: Run, settings: Experiment, name: str, split: str) -> Said:
     if not is_tower:
         cases = Cases(run, settings, name, split)
         images = results.images_hidden(settings, name)
-        hidden = results.case_names(settings, name)
-        image_case = {hidden[case]: case for case in cases}.get(images)
+        without = [
+            case
+            for case, hidden in results.case_names(settings, name).items()
+            if images and hidden == images and case in cases
+        ]
+        image_case = without[0] if without else None
     has = {
         modality: results.has_any(run, settings, name, split, frozenset([modality]))
         for modality in {settings.towers[x].modality for x in settings.towers_of(name)}
