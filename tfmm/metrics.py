@@ -1,7 +1,7 @@
 """Measures of the papers, from probabilities.
 
-What a product has, and what it is given, are counted as facts: pairs of a product and one
-of its labels. There are few of them, where products times labels are many.
+What products have is counted as facts, pairs of a product and one of its labels. There
+are few of them, where products times labels are many.
 """
 
 import numpy as np

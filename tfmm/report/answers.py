@@ -1,4 +1,4 @@
-"""What a report keeps of answers: little for each product, not products times labels."""
+"""What a report keeps of answers: a little for each product, for each label, each fact."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ class Answer:
 
 
 def look(truth: Truth, probabilities: np.ndarray, assigned: np.ndarray) -> Answer:
-    """Looks once at probabilities float `(n, C)` and what is assigned, bool `(n, C)`."""
+    """Looks at probabilities float `(n, C)` and at what is assigned, bool `(n, C)`."""
 
     def of(rows: slice) -> tuple[np.ndarray, ...]:
         own, given = probabilities[rows], assigned[rows]

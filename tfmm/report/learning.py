@@ -14,8 +14,8 @@ def learning(log: Path) -> dict[str, list[float | None]] | None:
         log: `RUN/models/MODEL/log.csv`.
 
     Returns:
-        Column -> a number for each epoch, None where it has none or no finite one; None without
-        a log.
+        Column -> a number for each epoch, None where it has no finite one; None
+        without a log.
 
     Raises:
         RunError: If it is no such table.

@@ -74,9 +74,7 @@ def compute(run: Run, settings: Experiment, split: str) -> dict[str, Any]:
         label_names=run.read_labels(),
         path_separator=settings.catalog.path_separator,
         train_counts=results.train_counts(run),
-        split_products={
-            x: outputs.targets_info(run.outputs, x)[0][0] for x in known
-        },
+        split_products={x: outputs.targets_info(run.outputs, x)[0][0] for x in known},
     )
     groups = outputs.read_groups(run.outputs, split)
     models = Stored(run, settings, split, names)
@@ -137,7 +135,9 @@ def measure(
                 model |= comparison.against_towers_micro_f1(name, beneath, micro_f1)
         if paths.any:
             best = model.get("best_tower")
-            model["within_parent"] = _within_parent(truth, paths, said, near, name, best)
+            model["within_parent"] = _within_parent(
+                truth, paths, said, near, name, best
+            )
     by = "top1" if about.task == "single_label" else "micro_f1"
     known = {name: x["validation"] for name, x in found.items() if "validation" in x}
     ranking = comparison.rank(known, by)

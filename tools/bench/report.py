@@ -3,12 +3,12 @@
     python tools/bench/report.py RUN
     python tools/bench/report.py RUN --task multi_label --labels 1001
 
-Makes up a run of three towers and three heads that holds what models say of products and
-nothing else: outputs, answers with modalities hidden, calibrations. (Past 1,000 labels
-the targets of `multi_label` are stored sparse.) Then it makes the report of `test` in
-this process and prints the seconds by the clock and of the processors, the most memory
-that the process ever held, mapped files included, and the size of `report.json`. RUN is
-made once, 10 GB at the default sizes; with `--cores` the process keeps to so many.
+Makes up a run of three towers and three heads that holds what models say of products
+and nothing else: outputs, answers with modalities hidden, calibrations. (Past 1,000
+labels the targets of `multi_label` are stored sparse.) Then it makes the report of
+`test` in this process and prints the seconds by the clock and of the processors, the
+most memory that the process ever held, mapped files included, and the size of
+`report.json`. RUN is made once, 11 GB at the default sizes.
 """
 
 import multiprocessing
