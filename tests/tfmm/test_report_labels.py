@@ -334,7 +334,7 @@ def test_a_log_is_read_epoch_by_epoch(tmp_path):
 def test_a_damaged_log_is_named(tmp_path, text):
     log = tmp_path / "log.csv"
     log.write_text(text)
-    with pytest.raises(RunError, match="log.csv: damaged"):
+    with pytest.raises(RunError, match=r"log\.csv: damaged"):
         learning(log)
 
 

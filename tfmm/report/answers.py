@@ -1,4 +1,4 @@
-"""What a report keeps of answers: a little for each product, for each label, each fact."""
+"""What a report keeps of answers: a little of each product, each label, each fact."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
