@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # The order that docs/notes/0001 gives: no room imports a later one.
 ORDER = (
-    ("__init__", "errors", "progress", "devices"),
+    ("__init__", "errors", "progress", "devices", "blocks"),
     ("settings",),
     ("experiment",),
     ("run", "tables"),

@@ -1,30 +1,48 @@
-"""Measures of the papers, from probabilities; scikit-learn does the counting."""
+"""Measures of the papers, from probabilities.
 
-from typing import Any
+What products have is counted as facts, pairs of a product and one of its labels. There
+are few of them, where products times labels are many.
+"""
 
 import numpy as np
 from scipy.special import expit, log_softmax, softmax
-from sklearn import metrics as sklearn_metrics
+
+from tfmm.blocks import over_rows
 
 ECE_BINS = 15
 BOOTSTRAP_DRAWS = 2_000
 PROBABILITY_FLOOR = 1e-7
+# Labels whose scores are sorted at a time: so many float32 are a line of the cache.
+LABEL_BLOCK = 16
 
 
 def probabilities(task: str, logits: np.ndarray) -> np.ndarray:
     """Softmax or sigmoid of logits `(n, C)`, by the task; float32."""
     function = softmax if task == "single_label" else expit
     options = {"axis": -1} if task == "single_label" else {}
-    return function(np.asarray(logits, np.float64), **options).astype(np.float32)
+    logits = np.asarray(logits)
+    result = np.empty(logits.shape, np.float32)
+
+    def fill(rows: slice) -> None:
+        result[rows] = function(np.asarray(logits[rows], np.float64), **options)
+
+    over_rows(fill, logits.shape)
+    return result
 
 
 def log_loss(task: str, targets: np.ndarray, logits: np.ndarray) -> float:
     """Mean cross-entropy in nats: a product (softmax) or a decision (sigmoid)."""
-    logits = np.asarray(logits, np.float64)
-    if task == "single_label":
-        chosen = log_softmax(logits, axis=-1)[np.arange(len(targets)), targets]
-        return float(-chosen.mean())
-    return float((np.logaddexp(0.0, logits) - targets * logits).mean())
+    logits, targets = np.asarray(logits), np.asarray(targets)
+
+    def loss(rows: slice) -> np.ndarray:
+        own = np.asarray(logits[rows], np.float64)
+        if task == "single_label":
+            own = log_softmax(own, axis=-1)
+            return -own[np.arange(len(own)), targets[rows]]
+        return (np.logaddexp(0.0, own) - targets[rows] * own).sum(axis=1)
+
+    losses = np.concatenate(over_rows(loss, logits.shape))
+    return float(losses.mean() / (1 if task == "single_label" else logits.shape[1]))
 
 
 def quick_measures(
@@ -37,29 +55,150 @@ def quick_measures(
     """
     said = probabilities(task, logits)
     given = assigned(task, said, default_thresholds(task, said.shape[1]))
-    truth = one_hot(targets, said.shape[1]) if task == "single_label" else targets > 0
+    found = of_counts(*_counts(*facts(task, targets), given))
     return {
         "loss": log_loss(task, targets, logits),
         "top1": float(is_right(task, targets, logits).mean()),
-        **_f1(truth, given),
+        **{key: found[key] for key in ("micro_f1", "macro_f1")},
     }
 
 
-def _f1(truth: np.ndarray, given: np.ndarray) -> dict[str, float]:
-    f1 = sklearn_metrics.f1_score
-    return {
-        "micro_f1": float(f1(truth, given, average="micro", zero_division=0)),
-        "macro_f1": float(f1(truth, given, **_over_occurring(truth))),
-    }
+def facts(task: str, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The facts of targets int `(n,)` or float `(n, C)`, by product and then by label.
 
-
-def _over_occurring(truth: np.ndarray) -> dict[str, Any]:
-    """Options for a mean over the labels that occur.
-
-    By `labels`, since scikit-learn takes a lone column cut out for two classes.
+    Returns:
+        Two arrays `(f,)`: rows, and the number of a label that the row has.
     """
-    occurring = np.flatnonzero(truth.any(axis=0))
-    return {"labels": occurring, "average": "macro", "zero_division": 0}
+    targets = np.asarray(targets)
+    if task == "single_label":
+        return np.arange(len(targets)), targets.astype(np.int64)
+
+    def nonzero(rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        own, labels = np.nonzero(targets[rows] > 0)
+        return own + rows.start, labels
+
+    parts = over_rows(nonzero, targets.shape)
+    rows, labels = zip(*parts, strict=True) if parts else (([],), ([],))
+    return np.concatenate(rows), np.concatenate(labels)
+
+
+def _counts(
+    rows: np.ndarray, labels: np.ndarray, given: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    size = given.shape[1]
+    right = np.bincount(labels[given[rows, labels]], minlength=size)
+    return right, column_sums(given), np.bincount(labels, minlength=size)
+
+
+def column_sums(given: np.ndarray) -> np.ndarray:
+    """int `(C,)`: how many rows of bool `(n, C)` are true."""
+    parts = over_rows(lambda rows: np.count_nonzero(given[rows], axis=0), given.shape)
+    return np.sum(parts, axis=0)
+
+
+def of_counts(
+    right: np.ndarray, given: np.ndarray, due: np.ndarray
+) -> dict[str, float]:
+    """The measures of decisions, from counts `(C,)`.
+
+    Args:
+        right: Products of each label that are given it.
+        given: Products that are given it.
+        due: Products that have it.
+
+    Returns:
+        `micro_`, `macro_` and `weighted_` `f1`; `micro_`, `mean_` and `weighted_`
+        `precision` and `recall`. `macro_` and `mean_` are means over the labels that
+        occur, `weighted_` are weighted by `due`. What is never given has precision 0.
+    """
+    occurs = due > 0
+    each = {
+        "precision": right / np.maximum(given, 1),
+        "recall": right / np.maximum(due, 1),
+        "f1": 2.0 * right / np.maximum(given + due, 1),
+    }
+    totals = right.sum(), given.sum(), due.sum()
+    micro = {
+        "precision": totals[0] / max(totals[1], 1),
+        "recall": totals[0] / max(totals[2], 1),
+        "f1": 2.0 * totals[0] / max(totals[1] + totals[2], 1),
+    }
+    result = {}
+    for name, values in each.items():
+        mean = "macro" if name == "f1" else "mean"
+        result[f"micro_{name}"] = float(micro[name])
+        result[f"{mean}_{name}"] = float(values[occurs].mean())
+        result[f"weighted_{name}"] = float((values * due).sum() / max(totals[2], 1))
+    return result
+
+
+def average_precisions(
+    rows: np.ndarray, labels: np.ndarray, probabilities: np.ndarray
+) -> np.ndarray:
+    """float `(C,)`: average precision of each label; NaN of one without products.
+
+    The mean over a label's products of the precision among all that score no less:
+    what scikit-learn sums over thresholds.
+
+    Args:
+        rows, labels: What `facts` returns.
+        probabilities: float `(n, C)`.
+    """
+    num_labels = probabilities.shape[1]
+    order = np.argsort(labels, kind="stable")
+    starts = np.searchsorted(labels[order], np.arange(num_labels + 1))
+    result = np.full(num_labels, np.nan)
+
+    def fill(blocks: slice) -> None:
+        for first in range(blocks.start, blocks.stop):
+            block = slice(first * LABEL_BLOCK, (first + 1) * LABEL_BLOCK)
+            scores = np.sort(np.ascontiguousarray(probabilities[:, block].T), axis=1)
+            for label, all_scores in enumerate(scores, first * LABEL_BLOCK):
+                own = order[starts[label] : starts[label + 1]]
+                if not len(own):
+                    continue
+                said = np.sort(probabilities[rows[own], label])
+                reached = len(all_scores) - np.searchsorted(all_scores, said)
+                right = len(said) - np.searchsorted(said, said)
+                result[label] = (right / reached).mean()
+
+    blocks = -(-num_labels // LABEL_BLOCK)
+    over_rows(fill, (blocks, len(probabilities) * LABEL_BLOCK))
+    return result
+
+
+def ranks(
+    rows: np.ndarray, labels: np.ndarray, probabilities: np.ndarray
+) -> np.ndarray:
+    """int `(f,)`: how many labels a product is told before one that it has.
+
+    Those that are more probable, and of equally probable ones those before it.
+
+    Args:
+        rows, labels: What `facts` returns.
+        probabilities: float `(n, C)`.
+
+    Example:
+    >>> ranks(np.array([0]), np.array([2]), np.array([[0.25, 0.5, 0.25]])).tolist()
+    [2]
+    """
+    numbers = np.arange(probabilities.shape[1])
+
+    def rank(some: slice) -> np.ndarray:
+        said = probabilities[rows[some]]
+        own = np.take_along_axis(said, labels[some, None], axis=1)
+        before = (said == own) & (numbers < labels[some, None])
+        return np.count_nonzero((said > own) | before, axis=1)
+
+    parts = over_rows(rank, (len(rows), probabilities.shape[1]))
+    return np.concatenate([np.zeros(0, int), *parts])
+
+
+def best_ranks(rows: np.ndarray, ranks: np.ndarray, num_rows: int) -> np.ndarray:
+    """int `(n,)`: the rank of each product's first label that it has."""
+    best = np.full(num_rows, np.iinfo(np.int64).max)
+    np.minimum.at(best, rows, ranks)
+    return best
 
 
 def is_right(task: str, targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -99,8 +238,7 @@ def measures(
 ) -> dict[str, float]:
     """What the papers measure, of one model on one split.
 
-    Means over labels (`macro_f1`, `mean_precision`, `mean_recall`, `map`) are taken
-    over the labels that some product of the split has.
+    Means over labels are taken over those that some product of the split has.
 
     Args:
         task: `single_label` or `multi_label`.
@@ -113,9 +251,9 @@ def measures(
             (a hierarchy of labels); what `assigned` says if absent.
 
     Returns:
-        `top1`, `top5` (any of the first five is the product's), `micro_f1`,
-        `macro_f1`, `mean_precision`, `mean_recall`, `map`, `ece`, each in [0, 1].
-        `top5` is absent with five labels or fewer.
+        What `of_counts` returns; `map`; `ece`; `top1`, `top3` and `top5` (any of so
+        many first labels is the product's), each in [0, 1]. `top3` and `top5` are
+        absent where there are no more labels.
     """
     num_labels = probabilities.shape[1]
     if thresholds is None:
@@ -124,28 +262,15 @@ def measures(
         given = assigned(task, probabilities, thresholds)
     if present is not None:
         given = given & present[:, None]
-    truth = one_hot(targets, num_labels) if task == "single_label" else targets > 0
-    occurring = np.flatnonzero(truth.any(axis=0))
-    options = _over_occurring(truth)
-    result = {
-        "top1": float(is_right(task, targets, probabilities).mean()),
-        **_f1(truth, given),
-        "mean_precision": float(
-            sklearn_metrics.precision_score(truth, given, **options)
-        ),
-        "mean_recall": float(sklearn_metrics.recall_score(truth, given, **options)),
-        "map": float(
-            sklearn_metrics.average_precision_score(
-                truth[:, occurring], probabilities[:, occurring], average="macro"
-            )
-        ),
-        "ece": calibration_error(task, truth, probabilities),
+    rows, labels = facts(task, targets)
+    bins = calibration_bins(task, rows, labels, probabilities)
+    first = best_ranks(rows, ranks(rows, labels, probabilities), len(probabilities))
+    return {
+        **of_counts(*_counts(rows, labels, given)),
+        "map": float(np.nanmean(average_precisions(rows, labels, probabilities))),
+        "ece": expected_error(bins),
+        **{f"top{k}": float((first < k).mean()) for k in (1, 3, 5) if k < num_labels},
     }
-    if num_labels > 5:
-        first = np.argpartition(-probabilities, 5, axis=1)[:, :5]
-        hits = np.take_along_axis(truth, first, axis=1).any(axis=1)
-        result["top5"] = float(hits.mean())
-    return result
 
 
 def one_hot(targets: np.ndarray, num_labels: int) -> np.ndarray:
@@ -153,29 +278,57 @@ def one_hot(targets: np.ndarray, num_labels: int) -> np.ndarray:
     return np.arange(num_labels) == np.asarray(targets)[:, None]
 
 
-def calibration_error(
-    task: str, truth: np.ndarray, probabilities: np.ndarray, bins: int = ECE_BINS
-) -> float:
-    """Expected calibration error with equally wide bins.
+def calibration_bins(
+    task: str,
+    rows: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    bins: int = ECE_BINS,
+) -> np.ndarray:
+    """float `(3, bins)`: how many, their summed probability, how many were right.
 
-    Over the first choices for `single_label`, over all decisions for `multi_label`.
+    Bins are equally wide. Of the first choices for `single_label`, of all decisions
+    for `multi_label`.
+
+    Args:
+        rows, labels: What `facts` returns.
+        probabilities: float `(n, C)`.
+    """
+
+    def place(said: np.ndarray) -> np.ndarray:
+        return np.minimum((said * bins).astype(int), bins - 1)
+
+    def count(some: slice) -> np.ndarray:
+        said = probabilities[some]
+        said = (said.max(axis=1) if task == "single_label" else said).ravel()
+        places = place(said)
+        weighted = np.bincount(places, weights=said, minlength=bins)
+        return np.stack([np.bincount(places, minlength=bins), weighted])
+
+    parts = over_rows(count, probabilities.shape)
+    if task == "single_label":
+        right = np.argmax(probabilities, axis=1)[rows] == labels
+        rows, labels = rows[right], labels[right]
+    was = np.bincount(place(probabilities[rows, labels]), minlength=bins)
+    return np.stack([*np.sum(parts, axis=0), was])
+
+
+def expected_error(bins: np.ndarray) -> float:
+    """The expected calibration error, from what `calibration_bins` returns.
 
     Reference:
     - [Guo et al., 2017](https://arxiv.org/abs/1706.04599), equation 3.
     """
-    if task == "single_label":
-        best = np.argmax(probabilities, axis=1)[:, None]
-        said = np.take_along_axis(probabilities, best, axis=1).ravel()
-        was = np.take_along_axis(truth, best, axis=1).ravel()
-    else:
-        said, was = probabilities.ravel(), truth.ravel()
-    index = np.minimum((said * bins).astype(int), bins - 1)
-    count = np.bincount(index, minlength=bins)
-    gap = np.abs(
-        np.bincount(index, weights=said, minlength=bins)
-        - np.bincount(index, weights=was, minlength=bins)
-    )
-    return float(gap[count > 0].sum() / max(len(said), 1))
+    count, said, was = bins
+    return float(np.abs(said - was).sum() / max(count.sum(), 1))
+
+
+def calibration_error(
+    task: str, truth: np.ndarray, probabilities: np.ndarray, bins: int = ECE_BINS
+) -> float:
+    """Expected calibration error of probabilities; `truth` is bool `(n, C)`."""
+    rows, labels = np.nonzero(truth)
+    return expected_error(calibration_bins(task, rows, labels, probabilities, bins))
 
 
 def logits_of(task: str, probabilities: np.ndarray) -> np.ndarray:
@@ -189,16 +342,94 @@ def logits_of(task: str, probabilities: np.ndarray) -> np.ndarray:
     return logits.astype(np.float32)
 
 
+def loss_of(
+    task: str, rows: np.ndarray, labels: np.ndarray, probabilities: np.ndarray
+) -> float:
+    """`log_loss` of `logits_of` probabilities `(n, C)`, from facts.
+
+    Args:
+        task: `single_label` or `multi_label`.
+        rows, labels: What `facts` returns.
+        probabilities: float `(n, C)`.
+    """
+
+    def clipped(some: np.ndarray) -> np.ndarray:
+        floor = PROBABILITY_FLOOR
+        return np.clip(some, floor, 1.0 - floor).astype(np.float64)
+
+    def rest(some: slice) -> float:
+        p = clipped(probabilities[some])
+        if task == "single_label":
+            return float(np.log(p.sum(axis=1)).sum())
+        return float(-np.log1p(-p).sum())
+
+    own = clipped(probabilities[rows, labels])
+    gain = np.log(own) if task == "single_label" else np.log(own) - np.log1p(-own)
+    losses = sum(over_rows(rest, probabilities.shape)) - gain.sum()
+    decided = len(probabilities) if task == "single_label" else probabilities.size
+    return float(losses / decided)
+
+
+class Draws:
+    """Bootstrap draws of whole groups, the same for every model.
+
+    Products of one group share texts: variants that are right together are one piece
+    of evidence, not several. All that is summed over one `Draws` sees the same draws,
+    so differences of two models are paired.
+
+    Args:
+        groups: int `(n,)`, from 0 without gaps; all different for no groups.
+        seed: Of the draws.
+        number: How many.
+    """
+
+    def __init__(self, groups: np.ndarray, seed: int, number: int = BOOTSTRAP_DRAWS):
+        self.groups = groups
+        self.num_groups = int(groups.max()) + 1
+        generator = np.random.default_rng(seed)
+        # How often each draw has each group: 256 times has a chance of 1 in 10^500.
+        self.counts = np.empty((number, self.num_groups), np.uint8)
+        for row in self.counts:
+            drawn = generator.integers(self.num_groups, size=self.num_groups)
+            row[:] = np.bincount(drawn, minlength=self.num_groups)
+        self.sizes = self.sums(np.ones((len(groups), 1)))[:, 0]
+
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """Sums over all products, and then over those of each draw.
+
+        Args:
+            values: `(n, v)` booleans or numbers.
+
+        Returns:
+            float `(1 + draws, v)`; exact if the values are whole numbers.
+        """
+        table = np.stack(
+            [np.bincount(self.groups, weights=column) for column in values.T], axis=1
+        )
+        parts = over_rows(
+            lambda rows: self.counts[rows].astype(np.float64) @ table,
+            self.counts.shape,
+        )
+        return np.concatenate([table.sum(axis=0, keepdims=True), *parts])
+
+    def interval(self, values: np.ndarray) -> list[float]:
+        """The 95 % interval of the mean of `(n,)` values."""
+        return edges(self.sums(values[:, None])[:, 0] / self.sizes)
+
+
+def edges(draws: np.ndarray) -> list[float]:
+    """The 95 % interval of `(1 + draws,)` values, of which the first is no draw."""
+    return [float(edge) for edge in np.percentile(draws[1:], (2.5, 97.5))]
+
+
 def interval(values: np.ndarray, groups: np.ndarray, seed: int) -> list[float]:
     """The 95 % bootstrap interval of a mean, drawing whole groups.
 
-    Products of one group share texts: variants that are right together are one piece
-    of evidence, not several. With the differences of two models as values it is the
-    paired interval.
+    With the differences of two models as values it is the paired interval.
 
     Args:
         values: `(n,)` booleans or numbers.
-        groups: int `(n,)`, from 0 without gaps; all different for no groups.
+        groups: As of `Draws`.
         seed: Of the draws.
 
     Returns:
@@ -208,10 +439,4 @@ def interval(values: np.ndarray, groups: np.ndarray, seed: int) -> list[float]:
     >>> interval(np.ones(10), np.arange(10), seed=0)
     [1.0, 1.0]
     """
-    sums, counts = np.bincount(groups, weights=values), np.bincount(groups)
-    generator = np.random.default_rng(seed)
-    means = []
-    for _ in range(BOOTSTRAP_DRAWS):
-        drawn = generator.integers(len(sums), size=len(sums))
-        means.append(sums[drawn].sum() / counts[drawn].sum())
-    return [float(edge) for edge in np.percentile(means, (2.5, 97.5))]
+    return Draws(groups, seed).interval(np.asarray(values))

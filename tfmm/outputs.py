@@ -154,8 +154,8 @@ def write_cases(
         write_json(partial / "store.json", about)
 
 
-def read_cases(directory: Path, fingerprint: str) -> dict[str, dict[str, np.ndarray]]:
-    """What `write_cases` wrote; `RunError` if truncated or stale."""
+def known_cases(directory: Path, fingerprint: str) -> list[str]:
+    """The cases that `write_cases` wrote; `RunError` if they are stale."""
     file = directory / "store.json"
     store = read_json(file)
     try:
@@ -164,15 +164,26 @@ def read_cases(directory: Path, fingerprint: str) -> dict[str, dict[str, np.ndar
         raise RunError(f"{file}: not what an outputs store holds") from None
     if found != fingerprint:
         raise RunError(f"{directory}: stale; run tfmm.fit --resume")
-    result = {}
-    for case in cases:
-        path = directory / f"{case}.npz"
-        try:
-            with path.open("rb") as opened, np.load(opened) as arrays:
-                result[case] = {key: arrays[key] for key in arrays.files}
-        except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
-            raise RunError(f"{path}: truncated or damaged: {error}") from None
-    return result
+    return cases
+
+
+def read_case(
+    directory: Path, case: str, keys: Iterable[str] | None = None
+) -> dict[str, np.ndarray]:
+    """One of `known_cases`, all of it or some keys; `RunError` if truncated."""
+    path = directory / f"{case}.npz"
+    try:
+        with path.open("rb") as opened, np.load(opened) as arrays:
+            return {key: arrays[key] for key in keys or arrays.files}
+    except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
+        raise RunError(f"{path}: truncated or damaged: {error}") from None
+
+
+def read_cases(directory: Path, fingerprint: str) -> dict[str, dict[str, np.ndarray]]:
+    """What `write_cases` wrote; `RunError` if truncated or stale."""
+    return {
+        case: read_case(directory, case) for case in known_cases(directory, fingerprint)
+    }
 
 
 def _sum(path: Path) -> int:
@@ -223,19 +234,23 @@ def write_targets(
     write_json(outputs / "targets" / f"{split}.json", info)
 
 
+def targets_info(outputs: Path, split: str) -> tuple[tuple[int, ...], str, int]:
+    """Shape, fingerprint of the catalog and sum of a split's targets, unread."""
+    file = outputs / "targets" / f"{split}.json"
+    info = read_json(file)
+    try:
+        return tuple(info["shape"]), info["catalog"], info["sum"]
+    except (KeyError, TypeError):
+        raise RunError(f"{file}: not what an outputs store holds") from None
+
+
 def read_targets(outputs: Path, split: str) -> tuple[np.ndarray, str]:
     """The targets of a split, and the fingerprint of their catalog.
 
     Raises:
         RunError: If they are not there, or truncated.
     """
-    file = outputs / "targets" / f"{split}.json"
-    info = read_json(file)
-    try:
-        shape, catalog_fingerprint = tuple(info["shape"]), info["catalog"]
-        expected = info["sum"]
-    except (KeyError, TypeError):
-        raise RunError(f"{file}: not what an outputs store holds") from None
+    shape, catalog_fingerprint, expected = targets_info(outputs, split)
     path = _targets_file(outputs, split, shape)
     if path.suffix == ".npz":
         try:
@@ -255,6 +270,34 @@ def read_targets(outputs: Path, split: str) -> tuple[np.ndarray, str]:
     return targets, catalog_fingerprint
 
 
+def label_counts(outputs: Path, split: str, num_labels: int) -> tuple[int, ...]:
+    """Of each label, how many products of a split have it; read once.
+
+    Raises:
+        RunError: As of `read_targets`.
+    """
+    shape, _, expected = targets_info(outputs, split)
+    try:
+        about = _targets_file(outputs, split, shape).stat()
+        touched = about.st_mtime_ns, about.st_size
+    except OSError:
+        touched = 0, 0  # reading says what is wrong
+    return _label_counts(outputs, split, num_labels, expected, touched)
+
+
+@functools.lru_cache(maxsize=16)
+def _label_counts(
+    outputs: Path, split: str, num_labels: int, expected: int, touched: tuple[int, int]
+) -> tuple[int, ...]:
+    """`label_counts`, for as long as the file is not touched."""
+    targets, _ = read_targets(outputs, split)
+    if targets.ndim == 1:
+        counts = np.bincount(targets, minlength=num_labels)
+    else:
+        counts = np.count_nonzero(targets > 0, axis=0)
+    return tuple(counts.tolist())
+
+
 def write_groups(outputs: Path, split: str, groups: np.ndarray) -> None:
     """Writes which products of a split belong together; `groups` are `(n,)` names."""
     path = outputs / "targets" / f"{split}.groups.npy"
@@ -271,7 +314,7 @@ def read_groups(outputs: Path, split: str) -> np.ndarray:
     """
     path = outputs / "targets" / f"{split}.groups.npy"
     groups = np.asarray(_open(path))
-    products = len(read_targets(outputs, split)[0])
+    products = targets_info(outputs, split)[0][0]
     numbers = np.unique(groups)
     if groups.shape != (products,) or not np.array_equal(
         numbers, np.arange(len(numbers))

@@ -4,7 +4,7 @@ Knows what each model was made from, so that nothing stale is ever read. Heads a
 reports get their outputs here and open no file.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfmm import calibration, image, metrics, outputs
+from tfmm.blocks import over_rows
 from tfmm.calibration import Calibration
 from tfmm.dataset import Inputs
 from tfmm.errors import RunError
@@ -62,17 +63,20 @@ def outputs_fingerprint(
     return fingerprint("outputs", model, weights_hash(run, name), catalog_fingerprint)
 
 
+def _mark(run: Run, settings: Experiment, name: str, split: str) -> str:
+    _, catalog_fingerprint, _ = outputs.targets_info(run.outputs, split)
+    return outputs_fingerprint(run, settings, name, catalog_fingerprint)
+
+
 def read_outputs(run: Run, settings: Experiment, name: str, split: str) -> Outputs:
     """A model's outputs of a split; `RunError` if missing, truncated or stale."""
-    _, catalog_fingerprint = outputs.read_targets(run.outputs, split)
-    mark = outputs_fingerprint(run, settings, name, catalog_fingerprint)
+    mark = _mark(run, settings, name, split)
     return outputs.read(run.outputs / name / split, mark)
 
 
 def calibration_fingerprint(run: Run, settings: Experiment, name: str) -> str:
     """What a model's calibration is made from."""
-    _, catalog_fingerprint = outputs.read_targets(run.outputs, "validation")
-    mark = outputs_fingerprint(run, settings, name, catalog_fingerprint)
+    mark = _mark(run, settings, name, "validation")
     own = settings.calibration.model_dump(mode="json")
     tree = (settings.catalog.hierarchy, settings.catalog.path_separator)
     return fingerprint("calibration", mark, own, tree)
@@ -106,13 +110,18 @@ def read_probabilities(
 def _probabilities(
     run: Run, settings: Experiment, name: str, logits: np.ndarray, present: np.ndarray
 ) -> np.ndarray:
-    applied = read_calibration(run, settings, name).apply(logits)
+    fitted = read_calibration(run, settings, name)
     prior = np.float32(prior_logits(run, settings))
-    said = metrics.probabilities(
-        settings.catalog.task, np.where(present[:, None], applied, prior)
-    )
     tree = hierarchy(run, settings)
-    return said if tree is None else tree.consistent(said)
+    result = np.empty(logits.shape, np.float32)
+
+    def fill(rows: slice) -> None:
+        applied = np.where(present[rows, None], fitted.apply(logits[rows]), prior)
+        said = metrics.probabilities(settings.catalog.task, applied)
+        result[rows] = said if tree is None else tree.consistent(said)
+
+    over_rows(fill, logits.shape)
+    return result
 
 
 def assigned(
@@ -121,27 +130,40 @@ def assigned(
     """bool `(n, C)`: the labels that a model gives, of its calibrated probabilities."""
     thresholds = np.float32(read_calibration(run, settings, name).thresholds)
     tree = hierarchy(run, settings)
-    if tree is None:
-        given = metrics.assigned(settings.catalog.task, said, thresholds)
-    else:
-        given = tree.assigned(said, thresholds)
-    return given & present[:, None]
+    given = np.empty(said.shape, bool)
+
+    def fill(rows: slice) -> None:
+        if tree is None:
+            own = metrics.assigned(settings.catalog.task, said[rows], thresholds)
+        else:
+            own = tree.assigned(said[rows], thresholds)
+        given[rows] = own & present[rows, None]
+
+    over_rows(fill, said.shape)
+    return given
 
 
 def prior_logits(run: Run, settings: Experiment) -> list[float]:
     """Logits `(C,)` of the label shares among the training products."""
-    targets, _ = outputs.read_targets(run.outputs, "train")
-    if settings.catalog.task == "single_label":
-        counts = np.bincount(targets, minlength=len(run.read_labels()))
-        shares = counts / counts.sum()
-    else:
-        shares = targets.mean(axis=0)
-    if len(shares) != len(run.read_labels()):
-        raise RunError(
-            f"{run.labels_file}: holds {len(run.read_labels())} labels and the targets "
-            f"have {len(shares)}; run tfmm.fit --resume"
-        )
+    shares = np.array(train_counts(run)) / train_products(run)
     return metrics.logits_of(settings.catalog.task, shares).tolist()
+
+
+def train_products(run: Run) -> int:
+    """How many products towers are trained on."""
+    return outputs.targets_info(run.outputs, "train")[0][0]
+
+
+def train_counts(run: Run) -> tuple[int, ...]:
+    """Of each label, how many of the training products have it."""
+    names = run.read_labels()
+    counts = outputs.label_counts(run.outputs, "train", len(names))
+    if len(counts) != len(names):
+        raise RunError(
+            f"{run.labels_file}: holds {len(names)} labels and the targets "
+            f"have {len(counts)}; run tfmm.fit --resume"
+        )
+    return counts
 
 
 def head_inputs(
@@ -197,42 +219,55 @@ def examples(
     )
 
 
-def read_cases(
-    run: Run, settings: Experiment, name: str, split: str
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+class Cases(Mapping[str, tuple[np.ndarray, np.ndarray]]):
+    """What a model says with modalities hidden, each read when it is asked for."""
+
+    def __init__(self, run: Run, settings: Experiment, name: str, split: str):
+        self._place = (run, settings, name, split)
+        stored: list[str] = []
+        if run.cases(name, split).exists():
+            mark = _mark(run, settings, name, split)
+            stored = outputs.known_cases(run.cases(name, split), mark)
+        self._hidden = {
+            case: hidden
+            for case, hidden in case_names(settings, name).items()
+            if case_key(hidden) in stored
+        }
+
+    def __getitem__(self, case: str) -> tuple[np.ndarray, np.ndarray]:
+        return read_case(*self._place, self._hidden[case])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._hidden)
+
+    def __len__(self) -> int:
+        return len(self._hidden)
+
+
+def read_cases(run: Run, settings: Experiment, name: str, split: str) -> Cases:
     """What a model says of a split with modalities hidden.
 
     Returns:
-        Case, `without_MODALITY` or `only_MODALITY` -> calibrated probabilities
-        `(n, C)`, the label shares where nothing is left, and `present` `(n,)`;
-        nothing if not stored.
+        Of `case_names` those that are stored -> calibrated probabilities `(n, C)`,
+        the label shares where nothing is left, and `present` `(n,)`. Asking for one
+        that is truncated raises `RunError`.
 
     Raises:
-        RunError: If they are truncated or stale.
+        RunError: If they are stale.
     """
-    if not run.cases(name, split).exists():
-        return {}
-    stored = _stored_cases(run, settings, name, split)
+    return Cases(run, settings, name, split)
+
+
+def case_names(settings: Experiment, name: str) -> dict[str, frozenset[str]]:
+    """What a report calls answers without some modalities -> the hidden ones."""
     modalities = settings.modalities_of(name)
     cases = {f"without_{x}": frozenset([x]) for x in modalities}
     if len(modalities) > 2:
         cases |= {f"only_{x}": frozenset(modalities) - {x} for x in modalities}
-    result = {}
-    for case, hidden in cases.items():
-        if case_key(hidden) in stored:
-            said = stored[case_key(hidden)]
-            present = said["present"]
-            answered = _probabilities(run, settings, name, said["logits"], present)
-            result[case] = answered, present
-    return result
-
-
-def _stored_cases(
-    run: Run, settings: Experiment, name: str, split: str
-) -> dict[str, dict[str, np.ndarray]]:
-    _, catalog_fingerprint = outputs.read_targets(run.outputs, split)
-    mark = outputs_fingerprint(run, settings, name, catalog_fingerprint)
-    return outputs.read_cases(run.cases(name, split), mark)
+    images = images_hidden(settings, name)
+    if images and images not in cases.values():
+        cases["without_" + "_".join(sorted(images))] = images
+    return cases
 
 
 def read_case(
@@ -243,14 +278,16 @@ def read_case(
     Raises:
         RunError: If it is not stored, truncated or stale.
     """
-    said = None
-    if run.cases(name, split).exists():
-        said = _stored_cases(run, settings, name, split).get(case_key(hidden))
-    if said is None:
+    place, key = run.cases(name, split), case_key(hidden)
+    stored: list[str] = []
+    if place.exists():
+        stored = outputs.known_cases(place, _mark(run, settings, name, split))
+    if key not in stored:
         raise RunError(
-            f"{run.cases(name, split)}: has no answers without "
-            f"{' and '.join(sorted(hidden))}; run tfmm.fit --resume"
+            f"{place}: has no answers without {' and '.join(sorted(hidden))}; "
+            "run tfmm.fit --resume"
         )
+    said = outputs.read_case(place, key, ("logits", "present"))
     present = said["present"]
     return _probabilities(run, settings, name, said["logits"], present), present
 

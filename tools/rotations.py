@@ -27,9 +27,9 @@ from tfmm import experiment, outputs
 from tfmm import fit as fitting
 from tfmm.errors import ExperimentError, command_line
 from tfmm.experiment import Experiment
-from tfmm.report import numbers, page
+from tfmm.report import numbers, page, write_numbers
 from tfmm.report.said import Said, read
-from tfmm.run import Run, read_json, write_json
+from tfmm.run import Run, read_json
 
 # No head can have this name.
 CHOSEN = "best of each turn"
@@ -46,7 +46,12 @@ def joined(parts: Sequence[Said]) -> Said:
         }
     together = {
         name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("probabilities", "assigned", "present", "uncalibrated")
+        for name in ("probabilities", "assigned", "present")
+    }
+    has = {
+        modality: np.concatenate([part.has[modality] for part in parts])
+        for modality in first.has
+        if all(modality in part.has for part in parts)
     }
     cases = {
         case: tuple(
@@ -62,6 +67,9 @@ def joined(parts: Sequence[Said]) -> Said:
         towers=first.towers,
         validation=validation,
         cases=cases,
+        has=has,
+        image_case=first.image_case,
+        uncalibrated=lambda: np.concatenate([part.uncalibrated() for part in parts]),
         fit_on=first.fit_on,
         ranked_on_own_products=first.ranked_on_own_products,
         about=_about(parts),
@@ -74,7 +82,7 @@ def _about(parts: Sequence[Said]) -> dict[str, float]:
     return {
         key: float(np.mean([part.about[key] for part in parts]))
         for key in parts[0].about
-        if all(key in part.about for part in parts)
+        if all(isinstance(part.about.get(key), int | float) for part in parts)
     }
 
 
@@ -131,9 +139,14 @@ def pooled(runs: Sequence[Run]) -> dict:
     best = chosen(runs, settings)
     if best is not None:
         models[CHOSEN] = best
+    about = numbers.Catalogued(
+        split="test",
+        task=settings[0].catalog.task,
+        label_names=runs[0].read_labels(),
+        path_separator=settings[0].catalog.path_separator,
+    )
     report = numbers.measure(
-        "test",
-        settings[0].catalog.task,
+        about,
         np.concatenate(targets),
         np.concatenate([x + y for x, y in zip(groups, shifts, strict=False)]),
         settings[0].seed,
@@ -172,7 +185,7 @@ def rotations(
             resume=runs[turn].exists,
         )
     report = pooled(runs)
-    write_json(to / "report" / "report.json", report)
+    write_numbers(to / "report" / "report.json", report)
     page.draw(report, to / "report")
     print(to / "report" / "index.html")
 

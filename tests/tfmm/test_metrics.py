@@ -5,7 +5,7 @@ import pytest
 import sklearn.metrics as sk
 from scipy.special import expit, softmax
 
-from tfmm import metrics
+from tfmm import blocks, metrics
 
 # Four products, three labels.
 SAID = np.array(
@@ -250,3 +250,60 @@ def test_an_interval_counts_groups_and_not_their_products():
     together = metrics.interval(values, np.arange(400) // 4, seed=0)
     # Four products that always agree are one: the interval is twice as wide.
     assert np.diff(together) == pytest.approx(2 * np.diff(alone), rel=0.15)
+
+
+def test_an_interval_is_that_of_means_of_drawn_groups():
+    groups, values = np.array([0, 0, 1, 2, 2, 2]), np.array([1, 0, 1, 1, 0, 0])
+    generator, means = np.random.default_rng(5), []
+    for _ in range(metrics.BOOTSTRAP_DRAWS):
+        drawn = generator.integers(3, size=3)
+        means.append(np.concatenate([values[groups == x] for x in drawn]).mean())
+    expected = np.percentile(means, (2.5, 97.5)).tolist()
+    assert metrics.interval(values, groups, seed=5) == expected
+
+
+# ------------------------------------------------------------------------ facts
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+def test_average_precision_of_equal_scores_is_scikit_learns(task):
+    targets, logits = drawn(task, num=200, labels=20)
+    said = np.round(metrics.probabilities(task, logits), 1)  # many are equal
+    rows, labels = metrics.facts(task, targets)
+    found = metrics.average_precisions(rows, labels, said)
+    truth = np.eye(20)[targets] if task == "single_label" else targets
+    for label in range(20):
+        if truth[:, label].any():
+            expected = sk.average_precision_score(truth[:, label], said[:, label])
+            assert found[label] == pytest.approx(expected)
+        else:
+            assert np.isnan(found[label])
+
+
+def test_ranks_are_places_in_a_stable_sort():
+    targets, logits = drawn("multi_label", num=40)
+    said = np.round(metrics.probabilities("multi_label", logits), 1)
+    rows, labels = metrics.facts("multi_label", targets)
+    order = np.argsort(-said, axis=1, kind="stable")
+    found = metrics.ranks(rows, labels, said)
+    assert (order[rows, found] == labels).all()
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+def test_the_loss_of_facts_is_that_of_clipped_logits(task):
+    targets, logits = drawn(task)
+    said = metrics.probabilities(task, 30 * logits)  # some are cut at 1e-7
+    found = metrics.loss_of(task, *metrics.facts(task, targets), said)
+    expected = metrics.log_loss(task, targets, metrics.logits_of(task, said))
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+def test_work_in_blocks_gives_the_same(task, monkeypatch):
+    targets, logits = drawn(task, num=50, labels=20)
+    whole = metrics.measures(task, targets, metrics.probabilities(task, logits))
+    loss = metrics.log_loss(task, targets, logits)
+    monkeypatch.setattr(blocks, "BLOCK_NUMBERS", 70)
+    said = metrics.probabilities(task, logits)
+    assert metrics.measures(task, targets, said) == pytest.approx(whole)
+    assert metrics.log_loss(task, targets, logits) == pytest.approx(loss)

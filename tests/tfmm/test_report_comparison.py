@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from tfmm import metrics
-from tfmm.report import comparison
+from tfmm.report import answers, comparison
 
 PRODUCTS, LABELS = 30, 4
 GROUPS = np.arange(PRODUCTS) // 2
@@ -22,6 +22,11 @@ def right(*rows):
     return {name: np.array([x == "1" for x in row]) for name, row in rows}
 
 
+def figures(task, targets, said, given):
+    truth = answers.Truth.of(task, targets, said.shape[1])
+    return answers.figures(truth, answers.look(truth, said, given))
+
+
 @pytest.mark.parametrize("task", ["single_label", "multi_label"])
 def test_figures_are_scikit_learns(task):
     generator = np.random.default_rng(1)
@@ -35,7 +40,7 @@ def test_figures_are_scikit_learns(task):
         targets = np.float32(truth)
     given = metrics.assigned(task, said, np.full(LABELS, 0.6))
     given[:3] = False
-    found = comparison.figures(task, targets, said, given)
+    found = figures(task, targets, said, given)
     assert found["micro_f1"] == pytest.approx(f1_score(truth, given, average="micro"))
     macro = f1_score(truth, given, average="macro", labels=range(LABELS - 1))
     assert found["macro_f1"] == pytest.approx(macro)
@@ -44,19 +49,17 @@ def test_figures_are_scikit_learns(task):
 
 def test_figures_of_no_decision_are_zero():
     targets, nothing = np.array([0, 1]), np.zeros((2, 3), bool)
-    found = comparison.figures("single_label", targets, np.eye(3)[:2], nothing)
+    found = figures("single_label", targets, np.eye(3)[:2], nothing)
     assert found == {"top1": 1.0, "micro_f1": 0.0, "macro_f1": 0.0}
 
 
-def test_every_draw_of_micro_f1_is_scikit_learns_on_the_drawn_groups(monkeypatch):
-    monkeypatch.setattr(metrics, "BOOTSTRAP_DRAWS", 20)
+def test_every_draw_of_micro_f1_is_scikit_learns_on_the_drawn_groups():
     truth, first, second = decisions(0), decisions(1), decisions(2)
     given = {"first": first, "second": second}
     found = comparison.micro_f1_draws(
         truth.sum(axis=1),
         {name: counts(truth, x) for name, x in given.items()},
-        GROUPS,
-        seed=3,
+        metrics.Draws(GROUPS, seed=3, number=20),
     )
     generator = np.random.default_rng(3)
     drawn = [np.arange(PRODUCTS)]
@@ -76,10 +79,10 @@ def test_with_one_label_each_the_interval_is_that_of_the_share_right():
     truth = metrics.one_hot(targets, LABELS)
     given = metrics.one_hot(chosen, LABELS)
     found = comparison.micro_f1_draws(
-        truth.sum(axis=1), {"a": counts(truth, given)}, GROUPS, seed=5
+        truth.sum(axis=1), {"a": counts(truth, given)}, metrics.Draws(GROUPS, seed=5)
     )
     expected = metrics.interval(targets == chosen, GROUPS, seed=5)
-    assert comparison.edges(found["a"]) == pytest.approx(expected)
+    assert metrics.edges(found["a"]) == pytest.approx(expected)
 
 
 def test_gain_in_micro_f1_is_over_the_tower_that_is_best_in_it():
@@ -108,20 +111,19 @@ def test_ranking_is_by_the_figure_and_then_by_the_loss():
 
 def test_pairs_worked_by_hand():
     first = right(("a", "111100"), ("b", "100001"), ("c", "111100"))
-    found = comparison.pairs(["a", "b", "c"], first, None, np.arange(6), 0)
+    top1 = comparison.top1_draws(first, metrics.Draws(np.arange(6), 0))
+    found = comparison.pairs(["a", "b", "c"], top1, None)
     assert list(found) == ["a|b", "a|c", "b|c"]
     assert found["a|b"]["top1"] == pytest.approx(2 / 6)
     difference = np.array([0, 1, 1, 1, 0, -1])
     expected = metrics.interval(difference, np.arange(6), 0)
-    assert found["a|b"]["top1_interval"] == expected
+    assert found["a|b"]["top1_interval"] == pytest.approx(expected)
     assert found["a|c"] == {"top1": 0.0, "top1_interval": [0.0, 0.0]}
 
 
 def test_only_the_first_heads_are_compared():
     names = [f"head_{number}" for number in range(7)]
-    found = comparison.pairs(
-        names, {name: np.ones(2, bool) for name in names}, None, np.arange(2), 0
-    )
+    found = comparison.pairs(names, {name: np.ones(2) for name in names}, None)
     assert len(found) == 10
     assert not [pair for pair in found if "head_5" in pair or "head_6" in pair]
 

@@ -326,9 +326,8 @@ def test_products_of_two_runs_are_measured_together(tmp_path):
     # The runs' thresholds differ, so no one threshold gives these decisions.
     given = said >= np.repeat([[0.2], [0.7]], 4, axis=0)
     one = numbers.Said("tower", "text_cnn", ("title",), said, given, np.ones(8, bool))
-    found = numbers.measure(
-        "test", "multi_label", targets, np.arange(8), 0, {"title": one}
-    )
+    about = numbers.Catalogued("test", "multi_label", LABELS, " > ")
+    found = numbers.measure(about, targets, np.arange(8), 0, {"title": one})
     title = found["models"]["title"]
     expected = sklearn.metrics.f1_score(targets, given, average="micro")
     assert title["micro_f1"] == pytest.approx(expected)

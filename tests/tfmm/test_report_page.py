@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tfmm import metrics
-from tfmm.report.numbers import Said, measure
+from tfmm.report.numbers import Catalogued, Said, measure
 from tfmm.report.page import draw
 
 PRODUCTS, LABELS = 12, 3
@@ -44,7 +44,8 @@ def page(folder, models, task="single_label", split="test"):
     if task == "multi_label":
         targets = metrics.one_hot(TARGETS, LABELS).astype(np.float32)
     folder.mkdir(exist_ok=True)
-    numbers = measure(split, task, targets, np.arange(PRODUCTS), 0, models)
+    about = Catalogued(split, task, ("lamp", "rug", "table"), " > ")
+    numbers = measure(about, targets, np.arange(PRODUCTS), 0, models)
     draw(numbers, folder)
     return numbers, (folder / "index.html").read_text(encoding="utf-8")
 

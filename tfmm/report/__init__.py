@@ -1,11 +1,14 @@
 """The report of a split: `report.json` first, the pictures and the page from it."""
 
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 from tfmm.experiment import Experiment
 from tfmm.report.numbers import compute
 from tfmm.report.page import draw
-from tfmm.run import Run, write_json
+from tfmm.run import Run, replacing
 
 
 def write(run: Run, settings: Experiment, split: str, to: Path | None = None) -> Path:
@@ -25,6 +28,17 @@ def write(run: Run, settings: Experiment, split: str, to: Path | None = None) ->
     """
     folder = to or run.report(split)
     numbers = compute(run, settings, split)
-    write_json(folder / "report.json", numbers)
+    write_numbers(folder / "report.json", numbers)
     draw(numbers, folder)
     return folder / "index.html"
+
+
+def write_numbers(path: Path, numbers: dict[str, Any]) -> None:
+    """Writes `report.json` in one move, each array of numbers on a line of its own."""
+    text = json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False)
+    # A line break in a string is written as two letters, so these are of the layout.
+    text = re.sub(
+        r"\[\n[^\[\]{}\"]*\n *\]", lambda x: re.sub(r"\s+", " ", x.group()), text
+    )
+    with replacing(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")

@@ -1,14 +1,18 @@
 """What one model says of a split: all that a report needs of it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from tfmm import metrics, outputs, results, selective
+from tfmm.blocks import over_rows
 from tfmm.experiment import Experiment
-from tfmm.report.comparison import figures
+from tfmm.report.answers import Truth, figures, look
+from tfmm.report.coverage import Sureness, sureness
+from tfmm.report.learning import learning
 from tfmm.run import Run, read_json
 from tfmm.settings.wiring import fitted_on
 
@@ -30,11 +34,16 @@ class Said:
         assigned: bool `(n, C)`, the labels that it gives; for `single_label` the most
             probable one or none.
         present: bool `(n,)`, whether it had anything to look at.
-        uncalibrated: float `(n, C)`, the same before calibration, if known.
+        uncalibrated: Makes the same before calibration, float `(n, C)`, if known. Twice
+            as much need never be held.
         validation: `top1`, `micro_f1` and `loss` on `validation`, if known; models
             without it are not ranked.
         cases: `without_MODALITY` or `only_MODALITY` -> probabilities `(n, C)` and
-            `assigned` `(n, C)`.
+            `assigned` `(n, C)`; may read each when it is asked for.
+        has: Modality -> bool `(n,)`: the products that have it.
+        image_case: The case in which all images are hidden, if it is known and
+            something else is left.
+        held_out: How sure it is of `validation`, if known.
         fit_on: Splits that a head was fitted on.
         ranked_on_own_products: Whether a head, or one that it hears, was fitted on
             products of `validation`.
@@ -49,9 +58,12 @@ class Said:
     probabilities: np.ndarray
     assigned: np.ndarray
     present: np.ndarray
-    uncalibrated: np.ndarray | None = None
+    uncalibrated: Callable[[], np.ndarray] | None = None
     validation: Mapping[str, float] | None = None
     cases: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    has: Mapping[str, np.ndarray] = field(default_factory=dict)
+    image_case: str | None = None
+    held_out: Sureness | None = None
     fit_on: tuple[str, ...] = ()
     ranked_on_own_products: bool = False
     image_curve: Sequence[Mapping[str, float]] | None = None
@@ -88,10 +100,12 @@ def read(run: Run, settings: Experiment, name: str, split: str) -> Said:
     """
     task = settings.catalog.task
     is_tower = name in settings.towers
-    probabilities, present = results.read_probabilities(run, settings, name, split)
+    # These look at other answers, one after the other, before any are kept.
+    validation, held_out = _validation(run, settings, name)
+    image_curve = _image_curve(run, settings, name, split)
     calibration = results.read_calibration(run, settings, name)
     thresholds = np.float32(calibration.thresholds)
-    about = {}
+    about: dict[str, Any] = {}
     # Labels with scales of their own have no temperature in common.
     if calibration.temperature is not None:
         about["temperature"] = calibration.temperature
@@ -101,6 +115,25 @@ def read(run: Run, settings: Experiment, name: str, split: str) -> Said:
     about |= {key: info[key] for key in TRAINING_KEYS if key in info}
     if split in info.get("policy_accuracy", {}):
         about["policy_accuracy"] = info["policy_accuracy"][split]
+    log = learning(run.log_file(name))
+    if log is not None:
+        about["learning"] = log
+    cases: Mapping[str, tuple[np.ndarray, np.ndarray]] = {}
+    image_case = None
+    if not is_tower:
+        cases = Cases(run, settings, name, split)
+        images = results.images_hidden(settings, name)
+        without = [
+            case
+            for case, hidden in results.case_names(settings, name).items()
+            if images and hidden == images and case in cases
+        ]
+        image_case = without[0] if without else None
+    has = {
+        modality: results.has_any(run, settings, name, split, frozenset([modality]))
+        for modality in {settings.towers[x].modality for x in settings.towers_of(name)}
+    }
+    probabilities, present = results.read_probabilities(run, settings, name, split)
     return Said(
         kind="tower" if is_tower else "head",
         model=settings.model_settings(name).model,
@@ -108,14 +141,35 @@ def read(run: Run, settings: Experiment, name: str, split: str) -> Said:
         probabilities=probabilities,
         assigned=results.assigned(run, settings, name, probabilities, present),
         present=present,
-        uncalibrated=_uncalibrated(run, settings, name, split),
-        validation=_validation(run, settings, name),
-        cases={} if is_tower else _cases(run, settings, name, split),
+        uncalibrated=partial(_uncalibrated, run, settings, name, split),
+        validation=validation,
+        cases=cases,
+        has=has,
+        image_case=image_case,
+        held_out=held_out,
         fit_on=tuple(sorted(fitted_on(name, settings.heads))),
         ranked_on_own_products="validation" in fitted_on(name, settings.heads),
-        image_curve=_image_curve(run, settings, name, split),
+        image_curve=image_curve,
         about=about,
     )
+
+
+class Cases(Mapping[str, tuple[np.ndarray, np.ndarray]]):
+    """Probabilities and what is assigned with modalities hidden, one at a time."""
+
+    def __init__(self, run: Run, settings: Experiment, name: str, split: str):
+        self._model = (run, settings, name)
+        self._said = results.read_cases(run, settings, name, split)
+
+    def __getitem__(self, case: str) -> tuple[np.ndarray, np.ndarray]:
+        said, present = self._said[case]
+        return said, results.assigned(*self._model, said, present)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._said)
+
+    def __len__(self) -> int:
+        return len(self._said)
 
 
 def _image_curve(
@@ -134,30 +188,35 @@ def _image_curve(
 
 def _uncalibrated(run: Run, settings: Experiment, name: str, split: str) -> np.ndarray:
     stored = results.read_outputs(run, settings, name, split)
+    present = np.asarray(stored.present)
     prior = np.float32(results.prior_logits(run, settings))
-    logits = np.where(np.asarray(stored.present)[:, None], stored.logits, prior)
-    return metrics.probabilities(settings.catalog.task, logits)
+    said = np.empty(stored.logits.shape, np.float32)
+
+    def fill(rows: slice) -> None:
+        logits = np.where(present[rows, None], stored.logits[rows], prior)
+        said[rows] = metrics.probabilities(settings.catalog.task, logits)
+
+    over_rows(fill, said.shape)
+    return said
 
 
-def _validation(run: Run, settings: Experiment, name: str) -> dict[str, float]:
+def _validation(
+    run: Run, settings: Experiment, name: str
+) -> tuple[dict[str, float], Sureness]:
     task = settings.catalog.task
     targets, _ = outputs.read_targets(run.outputs, "validation")
     said, present = results.read_probabilities(run, settings, name, "validation")
     given = results.assigned(run, settings, name, said, present)
-    found = figures(task, targets, said, given)
-    return {
-        "top1": found["top1"],
-        "micro_f1": found["micro_f1"],
-        "loss": metrics.log_loss(task, targets, metrics.logits_of(task, said)),
-    }
-
-
-def _cases(
-    run: Run, settings: Experiment, name: str, split: str
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    return {
-        case: (said, results.assigned(run, settings, name, said, present))
-        for case, (said, present) in results.read_cases(
-            run, settings, name, split
-        ).items()
-    }
+    truth = Truth.of(task, targets, said.shape[1])
+    answer = look(truth, said, given)
+    found = figures(truth, answer)
+    ranks = metrics.ranks(truth.rows, truth.labels, said)
+    groups = outputs.read_groups(run.outputs, "validation")
+    return (
+        {
+            "top1": found["top1"],
+            "micro_f1": found["micro_f1"],
+            "loss": metrics.loss_of(task, truth.rows, truth.labels, said),
+        },
+        sureness(truth, answer, ranks, said, given, groups),
+    )
