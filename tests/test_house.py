@@ -31,6 +31,7 @@ ORDER = (
     ("towers", "heads"),
     ("train",),
     ("outputs",),
+    ("products",),
     ("calibration", "audit"),
     ("results",),
     ("fusion", "networks", "selective"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfmm import cells, image, outputs, text
+from tfmm import cells, image, outputs, products, text
 from tfmm.catalog import BadImage, Catalog
 from tfmm.catalog import load as load_catalog
 from tfmm.errors import CatalogError, ExperimentError, RunError, did_you_mean
@@ -155,6 +155,7 @@ def write(run: Run, catalog: Catalog) -> None:
     sizes = zip(catalog.ids, catalog.split, *catalog.sizes.values(), strict=True)
     _write_csv(run.sizes_file, ("id", "split", *catalog.sizes), sizes)
     write_json(run.test_texts_file, _test_texts(catalog))
+    products.write(run, catalog)
     for split in SPLITS:
         write_targets(run, catalog, split, split)
 

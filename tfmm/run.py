@@ -10,6 +10,8 @@ RUN/
   catalog/samples.json       raw inputs of a few test products
   catalog/sizes.csv          id, split and, by modality, characters or bytes as given
   catalog/test_texts.json    texts of test products, for what is counted in words
+  catalog/products.parquet   what every product looks like; see products.py.
+                             NAME.products.parquet: of another catalog
   models/MODEL/model.keras   a tower or a head
   models/MODEL/model.json    its fingerprint and how training went
   models/MODEL/log.csv       a line an epoch
@@ -194,6 +196,10 @@ class Run:
         self.sizes_file = self.catalog / "sizes.csv"
         self.test_texts_file = self.catalog / "test_texts.json"
         self.outputs = self.path / "outputs"
+
+    def products_file(self, name: str = "") -> Path:
+        """Of the run's catalog, or of another one that is called `name` here."""
+        return self.catalog / f"{name}{'.' if name else ''}products.parquet"
 
     def model_file(self, name: str) -> Path:
         return self.path / "models" / name / "model.keras"
