@@ -59,6 +59,7 @@ def evaluate(
 
     from tfmm import audit, stages
     from tfmm.catalog import load as load_catalog
+    from tfmm.products import write as write_products
     from tfmm.progress import say
 
     with place.lock():
@@ -71,6 +72,7 @@ def evaluate(
             f"{len(products.unknown_labels)}"
             + "".join(f" ({label!r} ...)" for label in products.unknown_labels[:1])
         )
+        write_products(place, products, name)
         audit.write_targets(place, products, "test", name)
         for model in (*settings.towers_in_order(), *settings.heads_in_order()):
             if place.model_info_file(model).exists():

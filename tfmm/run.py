@@ -11,6 +11,8 @@ RUN/
   catalog/sizes.csv          id, split and, by modality, characters or bytes as given
   catalog/test_texts.json    texts of test products, for what is counted in words
   audit/                     audit.json, index.html, findings.csv, groups.csv
+  catalog/products.parquet   what every product looks like; see products.py.
+                             NAME.products.parquet: of another catalog
   models/MODEL/model.keras   a tower or a head
   models/MODEL/model.json    its fingerprint and how training went
   models/MODEL/log.csv       a line an epoch
@@ -200,6 +202,10 @@ class Run:
         self.audit = self.path / "audit"
         self.audit_file = self.audit / "audit.json"
         self.outputs = self.path / "outputs"
+
+    def products_file(self, name: str = "") -> Path:
+        """Of the run's catalog, or of another one that is called `name` here."""
+        return self.catalog / f"{name}{'.' if name else ''}products.parquet"
 
     def model_file(self, name: str) -> Path:
         return self.path / "models" / name / "model.keras"

@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 from tiny import command
 
-from tfmm import audit, catalog, experiment, head_data, outputs, results, stages
+from tfmm import (
+    audit,
+    catalog,
+    experiment,
+    head_data,
+    outputs,
+    products,
+    results,
+    stages,
+)
 from tfmm.dataset import keep_some, units_of
 from tfmm.errors import RunError
 from tfmm.run import Run
@@ -220,6 +229,9 @@ def test_evaluate_measures_another_file(fitted, tmp_path, catalog_file):
     assert report["products"] == 20
     left_out = (run / "report" / "later" / "left_out.csv").read_text()
     assert left_out.splitlines()[1:] == ["X2,no label that is kept"]
+    kept = products.read(Run(run), "later")
+    assert kept.ids.tolist() == [line.split(",")[0] for line in [*lines[1:], "X1,"]]
+    assert "X1" not in products.read(Run(run), "test").ids
     other.write_text("\n".join(lines))
     known = command(
         *("-m", "tfmm.evaluate", run, "--catalog", other, "--name", "known"),

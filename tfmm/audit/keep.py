@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfmm import outputs
+from tfmm import outputs, products
 from tfmm.catalog import Catalog
 from tfmm.errors import RunError
 from tfmm.run import Run, replacing, write_json
@@ -31,6 +31,7 @@ def write(run: Run, catalog: Catalog) -> None:
     sizes = zip(catalog.ids, catalog.split, *catalog.sizes.values(), strict=True)
     write_csv(run.sizes_file, ("id", "split", *catalog.sizes), sizes)
     write_json(run.test_texts_file, _test_texts(catalog))
+    products.write(run, catalog)
     for split in SPLITS:
         write_targets(run, catalog, split, split)
 

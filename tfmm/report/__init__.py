@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tfmm.experiment import Experiment
+from tfmm.report import misfiled
 from tfmm.report.numbers import compute
 from tfmm.report.page import draw
 from tfmm.run import Run, replacing
@@ -28,6 +29,9 @@ def write(run: Run, settings: Experiment, split: str, to: Path | None = None) ->
     """
     folder = to or run.report(split)
     numbers = compute(run, settings, split)
+    listed = misfiled.write(run, settings, split, numbers, folder)
+    if listed:
+        numbers["misfiled"] = listed
     write_numbers(folder / "report.json", numbers)
     draw(numbers, folder)
     return folder / "index.html"
