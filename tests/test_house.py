@@ -26,7 +26,7 @@ ORDER = (
     ("vectors", "image_cache", "cells", "trees", "thumbnail"),
     ("dataset", "prepared"),
     ("head_data",),
-    ("layers", "metrics"),
+    ("layers", "metrics", "bootstrap"),
     ("losses", "optimizers", "schedule", "pretrained"),
     ("towers", "heads"),
     ("train",),

@@ -5,7 +5,7 @@ import pytest
 import sklearn.metrics as sk
 from scipy.special import expit, softmax
 
-from tfmm import blocks, metrics
+from tfmm import blocks, bootstrap, metrics
 
 # Four products, three labels.
 SAID = np.array(
@@ -239,15 +239,15 @@ def test_logits_of_certainty_are_clipped():
 
 def test_interval_is_near_the_normal_one():
     values = np.array([0.0, 1.0] * 200)
-    low, high = metrics.interval(values, np.arange(400), seed=0)
+    low, high = bootstrap.interval(values, np.arange(400), seed=0)
     # 1.96 * sqrt(0.25 / 400)
     assert (high - low) / 2 == pytest.approx(0.049, abs=0.005)
 
 
 def test_an_interval_counts_groups_and_not_their_products():
     values = np.repeat([0.0, 1.0] * 50, 4)
-    alone = metrics.interval(values, np.arange(400), seed=0)
-    together = metrics.interval(values, np.arange(400) // 4, seed=0)
+    alone = bootstrap.interval(values, np.arange(400), seed=0)
+    together = bootstrap.interval(values, np.arange(400) // 4, seed=0)
     # Four products that always agree are one: the interval is twice as wide.
     assert np.diff(together) == pytest.approx(2 * np.diff(alone), rel=0.15)
 
@@ -255,11 +255,11 @@ def test_an_interval_counts_groups_and_not_their_products():
 def test_an_interval_is_that_of_means_of_drawn_groups():
     groups, values = np.array([0, 0, 1, 2, 2, 2]), np.array([1, 0, 1, 1, 0, 0])
     generator, means = np.random.default_rng(5), []
-    for _ in range(metrics.BOOTSTRAP_DRAWS):
+    for _ in range(bootstrap.BOOTSTRAP_DRAWS):
         drawn = generator.integers(3, size=3)
         means.append(np.concatenate([values[groups == x] for x in drawn]).mean())
     expected = np.percentile(means, (2.5, 97.5)).tolist()
-    assert metrics.interval(values, groups, seed=5) == expected
+    assert bootstrap.interval(values, groups, seed=5) == expected
 
 
 # ------------------------------------------------------------------------ facts

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from tfmm import metrics
+from tfmm import bootstrap, metrics
 from tfmm.report import answers, comparison
 
 PRODUCTS, LABELS = 30, 4
@@ -59,7 +59,7 @@ def test_every_draw_of_micro_f1_is_scikit_learns_on_the_drawn_groups():
     found = comparison.micro_f1_draws(
         truth.sum(axis=1),
         {name: counts(truth, x) for name, x in given.items()},
-        metrics.Draws(GROUPS, seed=3, number=20),
+        bootstrap.Draws(GROUPS, seed=3, number=20),
     )
     generator = np.random.default_rng(3)
     drawn = [np.arange(PRODUCTS)]
@@ -79,10 +79,10 @@ def test_with_one_label_each_the_interval_is_that_of_the_share_right():
     truth = metrics.one_hot(targets, LABELS)
     given = metrics.one_hot(chosen, LABELS)
     found = comparison.micro_f1_draws(
-        truth.sum(axis=1), {"a": counts(truth, given)}, metrics.Draws(GROUPS, seed=5)
+        truth.sum(axis=1), {"a": counts(truth, given)}, bootstrap.Draws(GROUPS, seed=5)
     )
-    expected = metrics.interval(targets == chosen, GROUPS, seed=5)
-    assert metrics.edges(found["a"]) == pytest.approx(expected)
+    expected = bootstrap.interval(targets == chosen, GROUPS, seed=5)
+    assert bootstrap.edges(found["a"]) == pytest.approx(expected)
 
 
 def test_gain_in_micro_f1_is_over_the_tower_that_is_best_in_it():
@@ -111,12 +111,12 @@ def test_ranking_is_by_the_figure_and_then_by_the_loss():
 
 def test_pairs_worked_by_hand():
     first = right(("a", "111100"), ("b", "100001"), ("c", "111100"))
-    top1 = comparison.top1_draws(first, metrics.Draws(np.arange(6), 0))
+    top1 = comparison.top1_draws(first, bootstrap.Draws(np.arange(6), 0))
     found = comparison.pairs(["a", "b", "c"], top1, None)
     assert list(found) == ["a|b", "a|c", "b|c"]
     assert found["a|b"]["top1"] == pytest.approx(2 / 6)
     difference = np.array([0, 1, 1, 1, 0, -1])
-    expected = metrics.interval(difference, np.arange(6), 0)
+    expected = bootstrap.interval(difference, np.arange(6), 0)
     assert found["a|b"]["top1_interval"] == pytest.approx(expected)
     assert found["a|c"] == {"top1": 0.0, "top1_interval": [0.0, 0.0]}
 

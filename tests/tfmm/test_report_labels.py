@@ -5,7 +5,7 @@ import pytest
 import sklearn.metrics as sk
 from scipy.stats import binomtest, false_discovery_control
 
-from tfmm import blocks, calibration, metrics
+from tfmm import blocks, bootstrap, calibration, metrics
 from tfmm.errors import RunError
 from tfmm.report import answers, confusion, coverage, labels
 from tfmm.report.answers import Truth, look
@@ -303,12 +303,12 @@ def test_what_a_modality_adds_is_the_mean_over_products_that_have_it():
     has = np.arange(PRODUCTS) < 30
     seen, hidden = look(truth, said, given), look(truth, other, without)
     first = other[np.arange(PRODUCTS), seen.first]
-    draws = metrics.Draws(GROUPS, 0)
+    draws = bootstrap.Draws(GROUPS, 0)
     found = left_out(truth, seen, hidden, first, has, draws)
     assert found["products"] == 30
     fall = seen.right.astype(float) - hidden.right
     assert found["top1"] == pytest.approx(fall[has].mean())
-    expected = metrics.interval(fall[has], GROUPS[has], 0)
+    expected = bootstrap.interval(fall[has], GROUPS[has], 0)
     assert found["top1_interval"] == pytest.approx(expected, abs=0.1)
     assert found["true"] == pytest.approx((said - other)[has][matrix[has]].mean())
     expected = (said.max(axis=1) - first)[has].mean()

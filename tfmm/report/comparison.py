@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tfmm import metrics
+from tfmm import bootstrap
 
 # So many heads at the top are compared with each other.
 TOP_HEADS = 5
@@ -25,7 +25,7 @@ def rank(validation: Mapping[str, Mapping[str, float]], by: str) -> list[str]:
 
 
 def top1_draws(
-    right: Mapping[str, np.ndarray], draws: metrics.Draws
+    right: Mapping[str, np.ndarray], draws: bootstrap.Draws
 ) -> dict[str, np.ndarray]:
     """Top-1 of each model, first of all products, then of each bootstrap draw.
 
@@ -43,7 +43,7 @@ def top1_draws(
 def micro_f1_draws(
     due: np.ndarray,
     counts: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    draws: metrics.Draws,
+    draws: bootstrap.Draws,
 ) -> dict[str, np.ndarray]:
     """Micro-F1 of each model, first of all products, then of each bootstrap draw.
 
@@ -89,7 +89,7 @@ def against_towers(
     return {
         "best_tower": best,
         "gain": gain,
-        "gain_interval": metrics.edges(draws[name] - draws[best]),
+        "gain_interval": bootstrap.edges(draws[name] - draws[best]),
         "oracle_share": gain / room if room > 0 else None,
         "rescued": _count(right[name] & ~right[best]),
         "broken_by_fusion": _count(~right[name] & right[best]),
@@ -108,7 +108,7 @@ def against_towers_micro_f1(
     return {
         "best_tower_micro_f1": best,
         "gain_micro_f1": float(gain[0]),
-        "gain_micro_f1_interval": metrics.edges(gain),
+        "gain_micro_f1_interval": bootstrap.edges(gain),
     }
 
 
@@ -135,7 +135,7 @@ def pairs(
         for figure, draws in figures.items():
             difference = draws[first] - draws[second]
             found[figure] = float(difference[0])
-            found[f"{figure}_interval"] = metrics.edges(difference)
+            found[f"{figure}_interval"] = bootstrap.edges(difference)
     return result
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tfmm import metrics
+from tfmm import bootstrap, metrics
 from tfmm.blocks import over_rows
 from tfmm.calibration import UNSEEN_WRONG
 from tfmm.report.answers import Answer, Truth, rounded
@@ -181,7 +181,7 @@ def threshold_intervals(
     held_out: Sureness, seed: int
 ) -> list[tuple[float | None, float | None]]:
     """Of each of `WANTED`, the 95 % interval of `lowest_threshold` over draws."""
-    draws = metrics.Draws(held_out.groups, seed, THRESHOLD_DRAWS)
+    draws = bootstrap.Draws(held_out.groups, seed, THRESHOLD_DRAWS)
     order, _, _, cuts = _surest_first(
         held_out.certainty, held_out.right, held_out.filed
     )

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from tfmm import metrics
+from tfmm import bootstrap
 from tfmm.report.answers import Answer, Truth
 
 
@@ -14,7 +14,7 @@ def left_out(
     hidden: Answer,
     first: np.ndarray,
     has: np.ndarray,
-    draws: metrics.Draws,
+    draws: bootstrap.Draws,
 ) -> dict[str, Any]:
     """What is lost without a modality, on average over the products that have it.
 
@@ -45,6 +45,6 @@ def left_out(
         "true": float(probability.mean(dtype=np.float64)),
         "first": float((seen.certainty - first)[has].mean(dtype=np.float64)),
         "top1": float(shares[0]),
-        "top1_interval": metrics.edges(shares[~np.isnan(shares)]),
+        "top1_interval": bootstrap.edges(shares[~np.isnan(shares)]),
         "changed": float((seen.first != hidden.first)[has].mean()),
     }

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tfmm import metrics, outputs, results
+from tfmm import bootstrap, metrics, outputs, results
 from tfmm.errors import RunError
 from tfmm.experiment import Experiment
 from tfmm.report import answers, comparison, confusion, labels
@@ -103,7 +103,7 @@ def measure(
     truth = Truth.of(about.task, targets, len(about.label_names))
     del targets
     paths = Paths(about.label_names, about.path_separator)
-    draws = metrics.Draws(groups, seed)
+    draws = bootstrap.Draws(groups, seed)
     found: dict[str, dict[str, Any]] = {}
     said: dict[str, Answer] = {}
     near: dict[str, tuple[np.ndarray, np.ndarray]] = {}
@@ -124,9 +124,9 @@ def measure(
         }
         micro_f1 = comparison.micro_f1_draws(truth.due, counts, draws)
     for name, model in found.items():
-        model["top1_interval"] = metrics.edges(top1[name])
+        model["top1_interval"] = bootstrap.edges(top1[name])
         if micro_f1 is not None:
-            model["micro_f1_interval"] = metrics.edges(micro_f1[name])
+            model["micro_f1_interval"] = bootstrap.edges(micro_f1[name])
         model["oracle_share"] = None
         if name in heads:
             beneath = model["towers"]
@@ -191,7 +191,7 @@ def _of_towers(
 
 
 def _own(
-    truth: Truth, said: Said, paths: Paths, draws: metrics.Draws, seed: int
+    truth: Truth, said: Said, paths: Paths, draws: bootstrap.Draws, seed: int
 ) -> tuple[dict[str, Any], Answer, tuple[np.ndarray, np.ndarray]]:
     """A model's figures that need no other model, and what is kept of its answers."""
     answer = look(truth, said.probabilities, said.assigned)
@@ -238,7 +238,7 @@ def _own(
 
 
 def _cases(
-    truth: Truth, seen: Answer, said: Said, draws: metrics.Draws
+    truth: Truth, seen: Answer, said: Said, draws: bootstrap.Draws
 ) -> dict[str, Any]:
     """What a head says with modalities hidden."""
     if not said.cases:

@@ -44,7 +44,7 @@ from shallow_models import (
     stack_inputs,
 )
 
-from tfmm import calibration, experiment, metrics
+from tfmm import bootstrap, calibration, experiment, metrics
 from tfmm.catalog import Catalog
 from tfmm.catalog import load as load_catalog
 from tfmm.errors import TfmmError, command_line
@@ -201,7 +201,7 @@ def numbers(
             model["threshold"] = threshold
         model |= metrics.measures(task, truth, probabilities["test"], thresholds)
         right[name] = metrics.is_right(task, truth, probabilities["test"])
-        low, high = metrics.interval(right[name], groups, seed)
+        low, high = bootstrap.interval(right[name], groups, seed)
         models[name] = model | {"top1_half_width": (high - low) / 2}
 
     best = max(towers, key=lambda name: models[name]["top1"])
@@ -222,7 +222,7 @@ def numbers(
     }
     if "stack" in models:
         gain = right["stack"].astype(float) - right[best]
-        low, high = metrics.interval(gain, groups, seed)
+        low, high = bootstrap.interval(gain, groups, seed)
         difference = {"top1": float(gain.mean()), "low": low, "high": high}
         result["stack_minus_best_tower"] = difference
     return result
