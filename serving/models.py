@@ -1,7 +1,5 @@
 """The models being served: which versions there are, and how they come and go."""
 
-import ctypes
-import gc
 import re
 import sys
 import threading
@@ -9,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from serving import memory
 from serving.config import ModelConfig
 from serving.load_options import LoadOptions
 from serving.metrics import Metrics
@@ -258,7 +257,7 @@ class ModelStore:
             for version in versions.values()
         )
         if num_ended > self._num_ended:
-            _give_back_memory()
+            memory.give_back()
         self._num_ended = num_ended
 
     def _poll_forever(self, interval_s: float) -> None:
@@ -314,20 +313,6 @@ class ModelStore:
 
 def _log(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
-
-
-def _give_back_memory() -> None:
-    """Returns what is free to the system, as the real server does after an unload.
-
-    A graph is held in cycles, and the C library keeps what it once had: without
-    this a process grows by some megabytes with every change of version.
-    """
-    gc.collect()
-    try:
-        trim = ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError):
-        return  # not the GNU C library
-    trim(0)
 
 
 def _version_directories(base_path: Path) -> dict[int, Path]:

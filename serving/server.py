@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
+from serving import memory
 from serving.config import ConfigError, ModelConfig
 from serving.flags import FlagError
 from serving.options import (
@@ -64,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
+    memory.share_arenas()
     try:
         options = build_parser().parse(sys.argv[1:] if argv is None else argv)
         print(FIRST_LINE, flush=True)
