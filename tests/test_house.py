@@ -114,6 +114,16 @@ def test_every_measure_is_in_the_docs(fitted):
     assert not [key for key in sorted(keys) if f"`{key}`" not in text]
 
 
+def test_every_key_of_an_audit_is_in_the_docs(fitted):
+    text = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
+    report = json.loads((fitted / "audit" / "audit.json").read_text())
+    keys = set(report) | {k for about in report["modalities"].values() for k in about}
+    found = (*report["findings"], *report["not_found"])
+    keys |= {x["name"] for x in found} | set().union(*report["findings"])
+    keys |= {f"max_{k}" for rates in report["rates"].values() for k in rates}
+    assert not [key for key in sorted(keys) if f"`{key}`" not in text]
+
+
 def test_every_command_is_in_the_readme():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert not [name for name in COMMANDS if f"python -m {name}" not in text]

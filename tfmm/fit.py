@@ -47,7 +47,8 @@ def fit(
     with place.lock():
         from tfmm import audit, report, stages
 
-        products = audit.audit(settings, catalog, images)
+        seen = audit.inspect(settings, catalog, images, place)
+        products = seen.catalog
         stages.check(settings, products)
         about = {
             "path": str(catalog),
@@ -61,6 +62,7 @@ def fit(
                     f"{run}: made from another catalog, other images or other splits "
                     f"than {catalog} now gives; choose a new --run"
                 )
+        audit.examine(place, settings, seen)
         audit.write(place, products)
         place.write_start(settings, sys.argv, about)
         if "towers" in wanted:

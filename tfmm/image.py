@@ -1,9 +1,8 @@
 """Image decoding and resizing as graph functions, shared by training and export."""
 
-import hashlib
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -366,35 +365,3 @@ def file_bytes(path: str) -> int:
     except OSError:
         return 0
     return about.st_size if stat.S_ISREG(about.st_mode) else 0
-
-
-def check_files(paths: Sequence[str], report=lambda done: None) -> tuple[dict, str]:
-    """Opens and decodes image files, as training and serving will.
-
-    Args:
-        paths: Absolute paths, `""` for none.
-        report: Called with the number of paths done.
-
-    Returns:
-        Position -> reason for every file that cannot be used; and a hash of the
-        bytes of all files.
-    """
-    bad: dict[int, str] = {}
-    digest = hashlib.sha256()
-    decode = tf.function(
-        lambda encoded: decode_batch(encoded, 8, whole=True)[1],
-        input_signature=[tf.TensorSpec([None], tf.string)],
-    )
-    for start in range(0, len(paths), 64):
-        batch = []
-        for position, path in enumerate(paths[start : start + 64], start):
-            encoded, problem = read_file(path)
-            if problem:
-                bad[position] = problem
-            digest.update(hashlib.sha256(encoded).digest())
-            batch.append(encoded)
-        for position, status in enumerate(decode(tf.constant(batch)).numpy(), start):
-            if status not in (MISSING, USED):
-                bad[position] = STATUSES[status]
-        report(start + len(batch))
-    return bad, digest.hexdigest()

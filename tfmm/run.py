@@ -10,6 +10,7 @@ RUN/
   catalog/samples.json       raw inputs of a few test products
   catalog/sizes.csv          id, split and, by modality, characters or bytes as given
   catalog/test_texts.json    texts of test products, for what is counted in words
+  audit/                     audit.json, index.html, findings.csv, groups.csv
   models/MODEL/model.keras   a tower or a head
   models/MODEL/model.json    its fingerprint and how training went
   models/MODEL/log.csv       a line an epoch
@@ -54,6 +55,8 @@ LIBRARIES = (
     "lightgbm",
     "tensorflow-serving-api",
     "matplotlib",
+    "pillow",
+    "py3langid",
     "pydantic",
     "keras-hub",
     "sentencepiece",
@@ -67,6 +70,7 @@ NOT_PATHS = ("none", "imagenet", "preset", "random", "english")
 
 # What a run holds at its top; a folder with anything else is somebody's own.
 OWN_NAMES = {
+    "audit",
     "cache",
     "catalog",
     "experiment.toml",
@@ -193,6 +197,8 @@ class Run:
         self.samples_file = self.catalog / "samples.json"
         self.sizes_file = self.catalog / "sizes.csv"
         self.test_texts_file = self.catalog / "test_texts.json"
+        self.audit = self.path / "audit"
+        self.audit_file = self.audit / "audit.json"
         self.outputs = self.path / "outputs"
 
     def model_file(self, name: str) -> Path:

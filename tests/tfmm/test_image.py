@@ -1,5 +1,4 @@
 import io
-import os
 import struct
 import zlib
 
@@ -186,30 +185,6 @@ def test_a_bad_training_file_stops(tmp_path):
         path.write_bytes(BAD[name][0])
         with pytest.raises(tf.errors.InvalidArgumentError):
             image.decode_file(tf.constant(str(path)), 8)
-
-
-def test_check_files_names_each_reason(tmp_path):
-    (tmp_path / "good.png").write_bytes(GOOD)
-    (tmp_path / "bad.png").write_bytes(b"\x89PNG and no more")
-    (tmp_path / "empty.png").write_bytes(b"")
-    names = ["good.png", "", "bad.png", "empty.png", "none.png"]
-    paths = [str(tmp_path / name) if name else "" for name in names]
-    bad, digest = image.check_files(paths)
-    assert bad == {
-        2: "corrupt",
-        3: "empty file",
-        4: "cannot be read: No such file or directory",
-    }
-    (tmp_path / "good.png").write_bytes(GOOD + b"\0")
-    assert image.check_files(paths)[1] != digest
-
-
-def test_what_is_no_regular_file_is_never_read(tmp_path):
-    os.mkfifo(tmp_path / "pipe.jpg")
-    (tmp_path / "link.jpg").symlink_to("/dev/zero")
-    paths = [str(tmp_path / x) for x in ("pipe.jpg", "link.jpg")] + [str(tmp_path)]
-    bad, _ = image.check_files(paths)
-    assert bad == {0: "not a file", 1: "not a file", 2: "not a file"}
 
 
 def test_a_gif_is_bounded_by_its_screen_too():

@@ -46,6 +46,26 @@ class Catalog(Table):
     max_bad_image_rate: Rate = key(
         0.1, "Images named but unreadable, as a share; the run stops past it."
     )
+    max_placeholder_rate: Rate = key(
+        1.0,
+        "Images that are a placeholder (the same on many products of many labels) or "
+        "of a single colour, as a share; the run stops past it. 1: never, here and for "
+        "the keys below.",
+    )
+    max_image_twin_rate: Rate = key(
+        1.0,
+        "Test products with a picture that is also in train, fusion or validation, as "
+        "a share of those with an image; the run stops past it.",
+    )
+    max_text_twin_rate: Rate = key(
+        1.0,
+        "The same of texts. Of each modality by itself.",
+    )
+    max_empty_rate: Rate = key(
+        1.0,
+        "Products with nothing that a model could look at, as a share of all; the run "
+        "stops past it.",
+    )
     hierarchy: Literal["none", "consistent"] = key(
         "none",
         "consistent: labels are paths (multi_label). Every label brings the ones above "
