@@ -62,6 +62,11 @@ class Pictures:
     small: np.ndarray
 
 
+@tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+def _decode(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    return image.decode_batch(encoded, SIDE, whole=True)
+
+
 def look(
     paths: Sequence[str], report: Callable[[int], None] = lambda done: None
 ) -> Pictures:
@@ -76,10 +81,6 @@ def look(
     small = np.zeros((len(paths), SMALL_SIDE, SMALL_SIDE, 3), np.uint8)
     bad: dict[int, str] = {}
     digest = hashlib.sha256()
-    decode = tf.function(
-        lambda encoded: image.decode_batch(encoded, SIDE, whole=True),
-        input_signature=[tf.TensorSpec([None], tf.string)],
-    )
     for start in range(0, len(paths), BATCH):
         batch = []
         for position, path in enumerate(paths[start : start + BATCH], start):
@@ -88,7 +89,7 @@ def look(
                 bad[position] = problem
             digest.update(hashlib.sha256(encoded).digest())
             batch.append(encoded)
-        pixels, statuses = (x.numpy() for x in decode(tf.constant(batch)))
+        pixels, statuses = (x.numpy() for x in _decode(tf.constant(batch)))
         for position, status in enumerate(statuses, start):
             if status == image.USED:
                 _read_header(facts[position], batch[position - start])

@@ -183,7 +183,7 @@ def of_pictures(codes: np.ndarray, small: np.ndarray, usable: np.ndarray) -> Twi
         usable: bool `(n,)`: which to compare at all.
     """
     rows = np.flatnonzero(usable)
-    flat = np.ascontiguousarray(small[rows].reshape(len(rows), -1))
+    flat = np.ascontiguousarray(small[rows]).reshape(-1, small[0].size)
     _, first, inverse = np.unique(
         flat.view(f"V{flat.shape[1]}")[:, 0], return_index=True, return_inverse=True
     )
@@ -216,7 +216,8 @@ def difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     >>> difference(a, a + np.uint8(5)).round(3).tolist()
     [0.1]
     """
-    a, b = (x.reshape(len(x), -1, 3).astype(np.float32) for x in (first, second))
+    pixels = first.shape[1] * first.shape[2]
+    a, b = (x.reshape(-1, pixels, 3).astype(np.float32) for x in (first, second))
     apart = np.sqrt(((a - b) ** 2).sum(axis=(1, 2)))
     seen = [np.sqrt(((x - x.mean(1, keepdims=True)) ** 2).sum((1, 2))) for x in (a, b)]
     return apart / np.sqrt(np.maximum(seen[0] * seen[1], 1e-6))
