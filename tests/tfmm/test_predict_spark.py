@@ -1,6 +1,7 @@
 import csv
 import importlib.util
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -98,7 +99,7 @@ def test_what_an_executor_meets_is_one_line_and_leaves_nothing(
                 sys.executable,
                 *map(str, words(model, catalog_file, tmp_path, to, "local[1]")),
             ],
-            env=os.environ | {"PYSPARK_PYTHON": python},
+            env=os.environ | {"PYSPARK_PYTHON": python, "TMPDIR": str(tmp_path)},
             capture_output=True,
             text=True,
         )
@@ -107,6 +108,8 @@ def test_what_an_executor_meets_is_one_line_and_leaves_nothing(
         assert found in last
         assert all(x.startswith(("python -m tfmm", "predict: ")) for x in [last])
         assert not list(to.parent.iterdir())
+        logs = list(tmp_path.glob("tfmm-spark-*.log"))
+        assert [str(x) for x in logs] == re.findall(r"; log: (.+)", last)
 
 
 @contextmanager
@@ -145,7 +148,7 @@ def cluster(folder):
             process.wait()
 
 
-def until(is_so, timeout_s=600):
+def until(is_so, timeout_s=1800):
     end = time.monotonic() + timeout_s
     while not is_so():
         assert time.monotonic() < end
@@ -176,10 +179,10 @@ def test_a_killed_worker_costs_no_product_and_doubles_none(
         until(lambda: labelled("first") and labelled("second"))
         workers[0].kill()
         assert running.poll() is None
-        lost = labelled("first")
         _, said = running.communicate()
         assert running.returncode == 0, said
-        assert 0 < lost < labelled("second") < 21
+        # What the first had answered went with its disk.
+        assert labelled("second") == 21
     assert to.read_bytes() == (tmp_path / "here.csv").read_bytes()
 
 
