@@ -1,6 +1,7 @@
 import csv
 import importlib.util
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -98,7 +99,7 @@ def test_what_an_executor_meets_is_one_line_and_leaves_nothing(
                 sys.executable,
                 *map(str, words(model, catalog_file, tmp_path, to, "local[1]")),
             ],
-            env=os.environ | {"PYSPARK_PYTHON": python},
+            env=os.environ | {"PYSPARK_PYTHON": python, "TMPDIR": str(tmp_path)},
             capture_output=True,
             text=True,
         )
@@ -107,6 +108,8 @@ def test_what_an_executor_meets_is_one_line_and_leaves_nothing(
         assert found in last
         assert all(x.startswith(("python -m tfmm", "predict: ")) for x in [last])
         assert not list(to.parent.iterdir())
+        logs = list(tmp_path.glob("tfmm-spark-*.log"))
+        assert [str(x) for x in logs] == re.findall(r"; log: (.+)", last)
 
 
 @contextmanager
@@ -145,7 +148,7 @@ def cluster(folder):
             process.wait()
 
 
-def until(is_so, timeout_s=600):
+def until(is_so, timeout_s=1800):
     end = time.monotonic() + timeout_s
     while not is_so():
         assert time.monotonic() < end
