@@ -38,10 +38,10 @@ def log_loss(task: str, targets: np.ndarray, logits: np.ndarray) -> float:
         if task == "single_label":
             own = log_softmax(own, axis=-1)
             return -own[np.arange(len(own)), targets[rows]]
-        return (np.logaddexp(0.0, own) - targets[rows] * own).sum(axis=1)
+        of_each = np.logaddexp(0.0, own) - targets[rows] * own
+        return of_each.reshape(len(own), -1).mean(axis=1)
 
-    losses = np.concatenate(over_rows(loss, logits.shape))
-    return float(losses.mean() / (1 if task == "single_label" else logits.shape[1]))
+    return float(np.concatenate(over_rows(loss, logits.shape)).mean())
 
 
 def quick_measures(
@@ -330,13 +330,18 @@ def calibration_error(
     return expected_error(calibration_bins(task, rows, labels, probabilities, bins))
 
 
+def _clipped(probabilities: np.ndarray) -> np.ndarray:
+    # As float64 first: the nearest float32 of the ceiling is another number.
+    p = np.asarray(probabilities, np.float64)
+    return np.clip(p, PROBABILITY_FLOOR, 1.0 - PROBABILITY_FLOOR)
+
+
 def logits_of(task: str, probabilities: np.ndarray) -> np.ndarray:
     """Logits that give back the probabilities: log p, or log p - log(1 - p).
 
     Probabilities are first clipped to [1e-7, 1 - 1e-7].
     """
-    p = np.clip(probabilities, PROBABILITY_FLOOR, 1.0 - PROBABILITY_FLOOR)
-    p = p.astype(np.float64)
+    p = _clipped(probabilities)
     logits = np.log(p) if task == "single_label" else np.log(p) - np.log1p(-p)
     return logits.astype(np.float32)
 
@@ -352,17 +357,13 @@ def loss_of(
         probabilities: float `(n, C)`.
     """
 
-    def clipped(some: np.ndarray) -> np.ndarray:
-        floor = PROBABILITY_FLOOR
-        return np.clip(some, floor, 1.0 - floor).astype(np.float64)
-
     def rest(some: slice) -> float:
-        p = clipped(probabilities[some])
+        p = _clipped(probabilities[some])
         if task == "single_label":
             return float(np.log(p.sum(axis=1)).sum())
         return float(-np.log1p(-p).sum())
 
-    own = clipped(probabilities[rows, labels])
+    own = _clipped(probabilities[rows, labels])
     gain = np.log(own) if task == "single_label" else np.log(own) - np.log1p(-own)
     losses = sum(over_rows(rest, probabilities.shape)) - gain.sum()
     decided = len(probabilities) if task == "single_label" else probabilities.size
