@@ -15,7 +15,7 @@ from tfmm.experiment import Experiment
 from tfmm.hierarchy import with_ancestors
 from tfmm.run import fingerprint
 from tfmm.settings import Modality
-from tfmm.splits import splits
+from tfmm.splits import splits, thinned
 from tfmm.tables import Table
 
 CELL_SEPARATOR = "\t"  # between the cells of a modality of kind `table`
@@ -49,6 +49,7 @@ class Catalog:
             together in intervals; a product without one is a group of its own.
         split: `(n,)` strings, `""` for a product that is left out.
         left_out: id -> why the product is neither trained on nor measured.
+        thinned_out: ids of the products that `data_rate` keeps out of train and fusion.
         bad_images: Images that were named and turned out unusable.
         images_digest: Hash of the bytes of all images, once they were checked.
         split_groups: Groups that a split column spreads over several splits.
@@ -70,6 +71,7 @@ class Catalog:
     groups: np.ndarray
     split: np.ndarray
     left_out: dict[str, str]
+    thinned_out: tuple[str, ...] = ()
     bad_images: tuple[BadImage, ...] = ()
     images_digest: str = ""
     split_groups: tuple[str, ...] = ()
@@ -198,6 +200,13 @@ def load(
     else:
         split, split_groups = np.full(len(ids), "test", dtype="<U10"), ()
     split[list(left_out)] = ""
+    thinned_out: list[str] = []
+    if label_names is None and options.data_rate < 1.0:
+        for name in ("train", "fusion"):
+            rows = np.flatnonzero(split == name)
+            kept = thinned([indices[x] for x in rows], groups[rows], options.data_rate)
+            split[rows[~kept]] = ""
+            thinned_out += ids[rows[~kept]].tolist()
     unknown = {name for row in given for name in row if name not in index}
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -213,6 +222,7 @@ def load(
         groups=groups,
         split=split,
         left_out={str(ids[row]): reason for row, reason in left_out.items()},
+        thinned_out=tuple(thinned_out),
         split_groups=split_groups,
         unknown_labels=() if label_names is None else tuple(sorted(unknown)),
         num_cells={

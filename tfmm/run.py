@@ -5,7 +5,7 @@ RUN/
   run.json                   commands and when, versions, catalog hash
   catalog/labels.txt         the label names, in order
   catalog/splits.csv         id, split of every product
-  catalog/left_out.csv       id, reason: no usable label
+  catalog/left_out.csv       id, reason: no usable label, or data_rate
   catalog/bad_images.csv     id, modality, path, reason
   catalog/samples.json       raw inputs of a few test products
   catalog/sizes.csv          id, split and, by modality, characters or bytes as given

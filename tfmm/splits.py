@@ -1,6 +1,8 @@
 """Which split a product belongs to, and which fold of the training products."""
 
 import hashlib
+from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -65,6 +67,51 @@ def split_of(group: str, shares: Splits, rotation: float = 0.0) -> str:
         if position < edge:
             return name
     return next(name for name in reversed(SPLITS) if getattr(shares, name))
+
+
+def thinned(
+    label_indices: Sequence[np.ndarray], groups: np.ndarray, rate: float
+) -> np.ndarray:
+    """Which products to keep of a share of them, label by label, groups whole.
+
+    A group counts for the rarest of its labels. Of each label's groups those are kept
+    whose names' hashes are the lowest, until they hold `rate` of its products; at
+    least one. So a smaller share is a part of a larger one.
+
+    Args:
+        label_indices: Each product's labels, as indices.
+        groups: `(n,)` names.
+        rate: Share in (0, 1].
+
+    Returns:
+        bool `(n,)`.
+
+    Example:
+    >>> labels = [np.array([0])] * 4 + [np.array([1])]
+    >>> thinned(labels, np.array(list("abcde")), 0.5).tolist()
+    [False, False, True, True, True]
+    """
+    counts = np.bincount(np.concatenate([np.zeros(0, int), *label_indices]))
+    rarest: dict[str, tuple[int, int]] = {}
+    sizes: Counter[str] = Counter()
+    for group, labels in zip(groups.astype(str), label_indices, strict=True):
+        sizes[group] += 1
+        own = [(int(counts[label]), int(label)) for label in labels]
+        rarest[group] = min([*own, *([rarest[group]] if group in rarest else [])])
+    strata: dict[int, list[str]] = {}
+    for group in sorted(rarest, key=lambda x: _position(f"data of {x}")):
+        strata.setdefault(rarest[group][1], []).append(group)
+    kept = set()
+    for members in strata.values():
+        wanted = rate * sum(sizes[group] for group in members)
+        held = 0
+        for group in members:
+            # Rounding must not keep one more than the share says.
+            if held and held >= wanted - 1e-9:
+                break
+            kept.add(group)
+            held += sizes[group]
+    return np.array([group in kept for group in groups.astype(str)], bool)
 
 
 def fold_of(group: str, folds: int) -> int:

@@ -11,7 +11,7 @@ from tfmm import catalog, experiment
 from tfmm.catalog import BadImage
 from tfmm.errors import CatalogError
 from tfmm.settings import SPLITS, Splits
-from tfmm.splits import fold_of, split_of
+from tfmm.splits import fold_of, split_of, thinned
 
 HEADER = "id,title,image,labels\n"
 ROWS = "a,lamp,a.jpg,x|y\nb,table,,x\nc,,c.jpg,y|x|y\n"
@@ -333,6 +333,38 @@ def test_folds_are_about_equal_and_say_nothing_of_the_split():
     train = [str(i) for i in range(6_000) if split_of(str(i), shares) == "train"]
     counts = np.bincount([fold_of(x, 4) for x in train], minlength=4)
     assert (np.abs(counts / len(train) - 0.25) < 0.02).all()
+
+
+def test_a_share_of_the_products_is_of_every_label_and_part_of_a_larger_one():
+    draw = np.random.default_rng(5)
+    labels = [np.array([x]) for x in draw.choice(4, 3_000, p=[0.6, 0.3, 0.095, 0.005])]
+    groups = np.array([f"g{x // 2}" for x in range(3_000)])
+    masks = [thinned(labels, groups, rate) for rate in (0.1, 0.4, 1.0)]
+    assert masks[2].all()
+    assert (masks[0] <= masks[1]).all()
+    assert abs(masks[0].mean() - 0.1) < 0.01
+    assert abs(masks[1].mean() - 0.4) < 0.01
+    for group in np.unique(groups):
+        assert len(set(masks[0][groups == group])) == 1
+    flat = np.concatenate(labels)
+    shares = np.bincount(flat[masks[1]], minlength=4) / np.bincount(flat)
+    assert (np.abs(shares[:3] - 0.4) < 0.1).all()
+    assert np.bincount(flat[masks[0]], minlength=4).all()
+
+
+def test_a_share_of_the_data_spares_what_is_measured(tmp_path):
+    whole = load(tmp_path, many(range(400)))
+    tenth = load(tmp_path, many(range(400)), "catalog.data_rate=0.1")
+    for split in SPLITS:
+        before, now = (len(x.rows(split)) for x in (whole, tenth))
+        if split in ("validation", "test"):
+            assert now == before
+        else:
+            assert 0.09 * before <= now <= 0.1 * before + 2
+    assert len(tenth.thinned_out) == (tenth.split == "").sum()
+    assert not tenth.left_out
+    assert tenth.label_names == whole.label_names
+    assert tenth.fingerprint() != whole.fingerprint()
 
 
 def many(numbers):

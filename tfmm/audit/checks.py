@@ -98,6 +98,11 @@ def inspect(
         f"; left out for want of a label {len(catalog.left_out)}"
         f"; images that cannot be used {len(catalog.bad_images)}"
     )
+    if catalog.thinned_out:
+        say(
+            f"catalog: {len(catalog.thinned_out)} products of train and fusion set "
+            f"aside, for data_rate = {settings.catalog.data_rate:g}"
+        )
     if catalog.split_groups:
         say(
             f"catalog: {len(catalog.split_groups)} groups lie in several splits, as "

@@ -123,7 +123,9 @@ def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
 
 def write_left_out(folder: Path, catalog: Catalog) -> None:
     """Lists the products and images that nobody could use, with the reasons."""
-    write_csv(folder / "left_out.csv", ("id", "reason"), catalog.left_out.items())
+    thinned_out = dict.fromkeys(catalog.thinned_out, "data_rate")
+    rows = (catalog.left_out | thinned_out).items()
+    write_csv(folder / "left_out.csv", ("id", "reason"), rows)
     write_csv(
         folder / "bad_images.csv",
         ("id", "modality", "path", "reason"),

@@ -40,6 +40,12 @@ class Catalog(Table):
     )
     min_products_per_label: Count = key(1, "Labels with fewer products are left out.")
     splits: Splits = key(Splits(), "Shares, where no split column says otherwise.")
+    data_rate: Annotated[float, Field(gt=0.0, le=1.0)] = key(
+        1.0,
+        "Share of the products of train and of fusion that are learned from, by label, "
+        "at least one group of each; the same of them whatever the seed, and a smaller "
+        "share is a part of a larger (paper B: 0.1 for searches).",
+    )
     max_unlabelled_rate: Rate = key(
         0.2, "Products without a label, as a share of all; the run stops past it."
     )
