@@ -1,7 +1,7 @@
 """Scales, shifts and thresholds, fitted on held-out outputs."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,7 +10,9 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 
 from tfmm import metrics
+from tfmm.blocks import over_rows
 from tfmm.errors import RunError
+from tfmm.hierarchy import Hierarchy
 from tfmm.run import read_json, write_json
 from tfmm.settings import CalibrationSettings
 
@@ -306,6 +308,58 @@ def _below(scores: np.ndarray, cut: int) -> float:
     threshold = np.float32((scores[cut] + below) / 2)
     # Between neighbours the half may be rounded down, onto the score below.
     return float(threshold if threshold > below else scores[cut])
+
+
+def probabilities(
+    task: str,
+    fitted: Calibration,
+    tree: Hierarchy | None,
+    prior_logits: Sequence[float],
+    logits: np.ndarray,
+    present: np.ndarray,
+) -> np.ndarray:
+    """Calibrated probabilities float32 `(n, C)`.
+
+    Args:
+        task: `single_label` or `multi_label`.
+        fitted: The model's calibration.
+        tree: Of the labels, if answers are to respect one.
+        prior_logits: `(C,)`, for products that the model has nothing to look at of.
+        logits: `(n, C)`.
+        present: bool `(n,)`.
+    """
+    prior = np.float32(prior_logits)
+    result = np.empty(logits.shape, np.float32)
+
+    def fill(rows: slice) -> None:
+        applied = np.where(present[rows, None], fitted.apply(logits[rows]), prior)
+        said = metrics.probabilities(task, applied)
+        result[rows] = said if tree is None else tree.consistent(said)
+
+    over_rows(fill, logits.shape)
+    return result
+
+
+def assigned(
+    task: str,
+    fitted: Calibration,
+    tree: Hierarchy | None,
+    said: np.ndarray,
+    present: np.ndarray,
+) -> np.ndarray:
+    """bool `(n, C)`: the labels that are given, of what `probabilities` returns."""
+    thresholds = np.float32(fitted.thresholds)
+    given = np.empty(said.shape, bool)
+
+    def fill(rows: slice) -> None:
+        if tree is None:
+            own = metrics.assigned(task, said[rows], thresholds)
+        else:
+            own = tree.assigned(said[rows], thresholds)
+        given[rows] = own & present[rows, None]
+
+    over_rows(fill, said.shape)
+    return given
 
 
 def write(path: Path, calibration: Calibration) -> None:

@@ -24,6 +24,7 @@ from tfmm.settings import (
     key,
     wiring,
 )
+from tfmm.settings.search import options_of, space_of
 
 # Names that layers and answers bear, so that no modality or model can.
 RESERVED_NAMES = (
@@ -43,6 +44,7 @@ class Experiment(Table):
         heads: Models that fuse towers.
         calibration: How logits become probabilities and decisions.
         export: What is served; absent if the file has no `[export]`.
+        search: Model -> its space and the options of its search.
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = key(0, "Where random draws start.")
@@ -58,6 +60,9 @@ class Experiment(Table):
         CalibrationSettings(), "How logits become probabilities and decisions."
     )
     export: Export | None = key(None, "What is served.")
+    search: dict[Name, dict[str, Any]] = key(
+        {}, "Spaces that tfmm.search draws a model's settings from."
+    )
 
     @model_validator(mode="after")
     def _names_meet(self) -> Self:
@@ -78,6 +83,17 @@ class Experiment(Table):
                 f"[export] head = {self.export.head!r} is no head or tower here"
                 f"{did_you_mean(self.export.head, models)}"
             )
+        for name, table in self.search.items():
+            if name not in models:
+                raise ValueError(
+                    f"[search.{name}] is no tower or head here"
+                    f"{did_you_mean(name, models)}"
+                )
+            try:
+                options_of(table)
+                space_of(table, type(self.model_settings(name)).model_fields)
+            except ValueError as error:
+                raise ValueError(f"[search.{name}] {error}") from None
         other = {
             "single_label": ("positive_weight", 1.0, "the sigmoid loss of multi_label"),
             "multi_label": ("class_weights", "none", "the softmax of single_label"),

@@ -45,26 +45,9 @@ def fit(
         raise RunError(f"{catalog}: no such catalog file")
 
     with place.lock():
-        from tfmm import audit, report, stages
+        from tfmm import report, stages
 
-        seen = audit.inspect(settings, catalog, images, place)
-        products = seen.catalog
-        stages.check(settings, products)
-        about = {
-            "path": str(catalog),
-            "sha256": products.sha256,
-            "fingerprint": products.fingerprint(),
-        }
-        if place.exists:
-            before = place.read_info()["catalog"]["fingerprint"]
-            if before != about["fingerprint"]:
-                raise RunError(
-                    f"{run}: made from another catalog, other images or other splits "
-                    f"than {catalog} now gives; choose a new --run"
-                )
-        audit.examine(place, settings, seen)
-        audit.write(place, products)
-        place.write_start(settings, sys.argv, about)
+        products = stages.start(place, settings, catalog, images, sys.argv)
         if "towers" in wanted:
             for name in settings.towers_in_order():
                 stages.fit_tower(place, settings, products, name)

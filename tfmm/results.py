@@ -15,7 +15,6 @@ import numpy as np
 import tensorflow as tf
 
 from tfmm import calibration, image, metrics, outputs
-from tfmm.blocks import over_rows
 from tfmm.calibration import Calibration
 from tfmm.dataset import Inputs
 from tfmm.errors import RunError
@@ -110,37 +109,20 @@ def read_probabilities(
 def _probabilities(
     run: Run, settings: Experiment, name: str, logits: np.ndarray, present: np.ndarray
 ) -> np.ndarray:
-    fitted = read_calibration(run, settings, name)
-    prior = np.float32(prior_logits(run, settings))
-    tree = hierarchy(run, settings)
-    result = np.empty(logits.shape, np.float32)
-
-    def fill(rows: slice) -> None:
-        applied = np.where(present[rows, None], fitted.apply(logits[rows]), prior)
-        said = metrics.probabilities(settings.catalog.task, applied)
-        result[rows] = said if tree is None else tree.consistent(said)
-
-    over_rows(fill, logits.shape)
-    return result
+    return calibration.probabilities(
+        settings.catalog.task,
+        read_calibration(run, settings, name),
+        hierarchy(run, settings),
+        *(prior_logits(run, settings), logits, present),
+    )
 
 
 def assigned(
     run: Run, settings: Experiment, name: str, said: np.ndarray, present: np.ndarray
 ) -> np.ndarray:
     """bool `(n, C)`: the labels that a model gives, of its calibrated probabilities."""
-    thresholds = np.float32(read_calibration(run, settings, name).thresholds)
-    tree = hierarchy(run, settings)
-    given = np.empty(said.shape, bool)
-
-    def fill(rows: slice) -> None:
-        if tree is None:
-            own = metrics.assigned(settings.catalog.task, said[rows], thresholds)
-        else:
-            own = tree.assigned(said[rows], thresholds)
-        given[rows] = own & present[rows, None]
-
-    over_rows(fill, said.shape)
-    return given
+    fitted, tree = read_calibration(run, settings, name), hierarchy(run, settings)
+    return calibration.assigned(settings.catalog.task, fitted, tree, said, present)
 
 
 def prior_logits(run: Run, settings: Experiment) -> list[float]:

@@ -22,6 +22,7 @@ RUN/
   cache/MODALITY-SIDE/       decoded images; may be deleted
   outputs/                   see outputs.py
   report/SPLIT/              report.json, index.html, *.png
+  search/MODEL/              see search/__init__.py
   lock                       held by the process that works here
 """
 
@@ -81,6 +82,7 @@ OWN_NAMES = {
     "outputs",
     "report",
     "run.json",
+    "search",
 }
 LEFTOVER = r"\..+\.\d+\.(partial|old)"
 
@@ -236,6 +238,9 @@ class Run:
 
     def report(self, split: str) -> Path:
         return self.path / "report" / split
+
+    def search(self, name: str) -> Path:
+        return self.path / "search" / name
 
     @property
     def exists(self) -> bool:

@@ -27,17 +27,19 @@ from tfmm.settings import Optimization, Tower, Training
 
 @dataclass(frozen=True)
 class Places:
-    """Where training leaves its files.
+    """Where training leaves its files, and who else is told how it goes.
 
     Attributes:
         log: CSV, a line an epoch.
         tensorboard: Folder of event files.
         training: Folder of the checkpoint; gone when training has ended.
+        watch: Called with the figures of each epoch; what it raises ends the training.
     """
 
     log: Path
     tensorboard: Path
     training: Path
+    watch: Callable[[Mapping[str, float]], None] = lambda figures: None
 
 
 def deterministic(seed: int) -> None:
@@ -214,6 +216,7 @@ class _Progress:
                 tf.summary.scalar(key, value)
         told = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
         say(f"{self.name}: epoch {epoch}, {told}" + (", rate halved" if halve else ""))
+        self.places.watch(self.history[-1])
 
     def seconds(self) -> float:
         return self.spent + time.monotonic() - self.started

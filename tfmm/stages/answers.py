@@ -96,7 +96,7 @@ def _write(
             pass  # missing, truncated or stale: made again below
         if settings.sees_products(name):
             rows = catalog.rows(split)
-            ids, present = catalog.ids[rows], _present(settings, name, catalog, rows)
+            ids, present = catalog.ids[rows], present_of(settings, name, catalog, rows)
             reads = results.reads(settings, name)
             batches = dataset.batches(
                 catalog, rows[present], reads, PREDICT_BATCH, caches
@@ -150,7 +150,7 @@ def _note_policy_accuracy(
         write_json(run.model_info_file(name), info)
 
 
-def _present(
+def present_of(
     settings: Experiment,
     name: str,
     catalog: Catalog,
@@ -203,7 +203,7 @@ def _write_cases(
     for hidden in cases:
         batches: Iterable
         if settings.sees_products(name):
-            present = _present(settings, name, catalog, rows, hidden)
+            present = present_of(settings, name, catalog, rows, hidden)
             reads = results.reads(settings, name)
             batches = dataset.batches(
                 catalog, rows[present], reads, PREDICT_BATCH, caches, hidden

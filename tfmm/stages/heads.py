@@ -20,6 +20,7 @@ from tfmm.losses import loss_for
 from tfmm.run import Run
 from tfmm.settings import FittedHead, Head, Joint, Training
 from tfmm.settings.wiring import fitted_on
+from tfmm.splits import thinned
 from tfmm.stages import answers, keeping
 from tfmm.stages.towers import untrained
 from tfmm.train import Places
@@ -39,9 +40,13 @@ def fit_head(run: Run, settings: Experiment, catalog: Catalog, name: str) -> Non
     if not keeping.is_fitted(run, name, mark):
         train.deterministic(settings.seed)
         if isinstance(head, Joint):
-            model, result = _fit_joint(run, settings, catalog, name, mark, caches)
+            places = keeping.places(run, name)
+            rows = joint_rows(settings, catalog, name, "train")
+            model, result = fit_joint(
+                run, settings, catalog, name, rows, mark, caches, places
+            )
         else:
-            problem = _problem(run, settings, name)
+            problem = problem_of(run, settings, name)
             labels, places = run.read_labels(), keeping.places(run, name)
             try:
                 model, result = fit(name, head, problem, labels, mark, places)
@@ -51,8 +56,17 @@ def fit_head(run: Run, settings: Experiment, catalog: Catalog, name: str) -> Non
     answers.write_all(run, settings, name, catalog, caches)
 
 
-def _problem(run: Run, settings: Experiment, name: str) -> Problem:
-    """What a head is fitted on and watched on; a rule is given what it ignores."""
+def problem_of(
+    run: Run, settings: Experiment, name: str, data_rate: float = 1.0
+) -> Problem:
+    """What a head is fitted on and watched on; a rule is given what it ignores.
+
+    Args:
+        run: With the outputs of all that the head hears.
+        settings: The experiment.
+        name: A head; not a joint network.
+        data_rate: Share of the products to fit it on, by label.
+    """
     head = settings.heads[name]
     held_out = results.examples(run, settings, name, ["validation"])
     fit = held_out
@@ -61,6 +75,10 @@ def _problem(run: Run, settings: Experiment, name: str) -> Problem:
         fit, held_out = _some(held_out, rows), _some(held_out, rest)
     if isinstance(head, FittedHead) and head.fit_splits != ("validation",):
         fit = results.examples(run, settings, name, head.fit_splits)
+    if data_rate < 1.0:
+        labels = labels_of(settings.catalog.task, fit.targets)
+        kept = thinned(labels, fit.groups, data_rate)
+        fit = _some(fit, np.flatnonzero(kept))
     return Problem(
         task=settings.catalog.task,
         shapes={
@@ -73,6 +91,13 @@ def _problem(run: Run, settings: Experiment, name: str) -> Problem:
         fit=fit,
         held_out=held_out,
     )
+
+
+def labels_of(task: str, targets: np.ndarray) -> list[np.ndarray]:
+    """Each product's labels, as indices, of targets `(n,)` or `(n, C)`."""
+    if task == "single_label":
+        return [np.array([label]) for label in targets]
+    return [np.flatnonzero(row) for row in targets]
 
 
 def _modalities(
@@ -135,29 +160,34 @@ def fit(
     return model, result
 
 
-def _fit_joint(
+def joint_rows(
+    settings: Experiment, catalog: Catalog, name: str, split: str
+) -> np.ndarray:
+    """The rows of a split that a joint network has anything to look at of."""
+    rows = catalog.rows(split)
+    any_of = settings.modalities_of(name)
+    here = [catalog.present(modality, rows) for modality in any_of]
+    return rows[np.any(here, axis=0)]
+
+
+def fit_joint(
     run: Run,
     settings: Experiment,
     catalog: Catalog,
     name: str,
+    rows: np.ndarray,
     mark: str,
     caches: Caches,
+    places: Places,
 ) -> tuple[keras.Model, dict]:
-    """Trains towers and fusion as one network on the products."""
+    """Trains towers and fusion as one network on the products `rows`."""
     head = settings.heads[name]
     reads = results.reads(settings, name)
     if head.start_from == "towers":
         towers = {x: results.load_model(run, x) for x in head.towers}
     else:
         towers = {x: untrained(run, settings, catalog, x) for x in head.towers}
-    any_of = settings.modalities_of(name)
-
-    def rows_of(split: str) -> np.ndarray:
-        rows = catalog.rows(split)
-        here = [catalog.present(modality, rows) for modality in any_of]
-        return rows[np.any(here, axis=0)]
-
-    rows, held_out = rows_of("train"), rows_of("validation")
+    held_out = joint_rows(settings, catalog, name, "validation")
     targets, truth = catalog.targets(rows), catalog.targets(held_out)
     seen, watched = (
         Examples({}, x, np.arange(len(x), dtype=np.int32)) for x in (targets, truth)
@@ -201,7 +231,7 @@ def _fit_joint(
 
     result = keeping.trained(
         *(name, head, settings.seed, mark, lesson.model, lesson.losses),
-        *(epoch_data, validate, keeping.places(run, name)),
+        *(epoch_data, validate, places),
         rate_factors=rate_factors(head, lesson.model),
     )
     return model, result

@@ -44,7 +44,7 @@ def fit_tower(run: Run, settings: Experiment, catalog: Catalog, name: str) -> No
     if not keeping.is_fitted(run, name, mark):
         caches = answers.caches_of(run, settings, catalog, reads)
         rows = catalog.present_rows(settings.towers[name].modality, "train")
-        model, result = _fit(
+        model, result = fit_on(
             run, settings, catalog, name, rows, caches, mark, keeping.places(run, name)
         )
         keeping.keep(run, name, mark, model, result)
@@ -53,7 +53,7 @@ def fit_tower(run: Run, settings: Experiment, catalog: Catalog, name: str) -> No
         _write_out_of_fold(run, settings, catalog, name, caches)
 
 
-def _fit(
+def fit_on(
     run: Run,
     settings: Experiment,
     catalog: Catalog,
@@ -242,7 +242,7 @@ def _one_fold(
                 return {key: kept[key] for key in ("features", "logits")}
     say(f"{name}: fold {fold + 1} of {settings.catalog.folds}")
     places = Places(folder / "log.csv", folder / "tensorboard", folder / "training")
-    model, _ = _fit(run, settings, catalog, name, rows, caches, mark, places)
+    model, _ = fit_on(run, settings, catalog, name, rows, caches, mark, places)
     predict = results.predictor(model)
     reads = results.reads(settings, name)
 

@@ -1,0 +1,108 @@
+"""python -m tfmm.search: a model's settings, searched on validation."""
+
+import math
+import pickle
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tfmm import experiment
+from tfmm.errors import ExperimentError, RunError, command_line, did_you_mean
+from tfmm.run import Run, replacing
+
+ALGORITHMS = ("tpe", "random")
+
+
+def search(
+    hparams: Annotated[Path, typer.Argument(help="An experiment file.")],
+    catalog: Annotated[Path, typer.Option(help="The table of products.")],
+    run: Annotated[Path, typer.Option(help="A run, or where to make one.")],
+    target: Annotated[str, typer.Option(help="The tower or head to search.")],
+    trials: Annotated[int, typer.Option(min=1, help="How many, the first as written.")],
+    algorithm: Annotated[str, typer.Option(help="tpe or random.")] = "tpe",
+    parallel: Annotated[
+        int, typer.Option(min=1, max=1000, help="Trials at the same time.")
+    ] = 1,
+    spark: Annotated[
+        str | None, typer.Option(help="Do the trials on this Spark master.")
+    ] = None,
+    time_budget: Annotated[
+        float, typer.Option(min=0.0, help="Seconds after which no trial is begun.")
+    ] = math.inf,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images; the table's by default.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="key=value over the file's; may be repeated."),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Of the suggestions; the file's if absent."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a search that exists.")
+    ] = False,
+) -> None:
+    """Searches the settings of one model and leaves the best as an experiment file."""
+    settings = experiment.load(hparams, set_ or [])
+    if algorithm not in ALGORITHMS:
+        raise ExperimentError(
+            f"--algorithm {algorithm}{did_you_mean(algorithm, ALGORITHMS)}"
+        )
+    if target not in settings.search:
+        raise ExperimentError(
+            f"{hparams}: --target {target}: there is no [search.{target}]"
+            f"{did_you_mean(target, settings.search)}"
+        )
+    if not catalog.is_file():
+        raise RunError(f"{catalog}: no such catalog file")
+    from tfmm.search import space as spaces
+
+    spaces.check_bounds(settings, target, str(hparams))
+    place = Run(run)
+    folder = place.search(target)
+    if (folder / "search.jsonl").exists() and not resume:
+        raise RunError(
+            f"{folder}: a search is there already; add --resume to go on with it"
+        )
+    if spark is not None:
+        from tfmm import spark as on_spark
+
+        on_spark.check(spark)
+
+    with place.lock():
+        from tfmm import stages
+        from tfmm.search import outcome
+        from tfmm.search.loop import Search
+        from tfmm.search.trial import without_test
+
+        products = stages.start(place, settings, catalog, images, sys.argv)
+        stages.fit_heard(place, settings, products, target)
+        with (
+            replacing(folder / "catalog.pickle") as partial,
+            partial.open("wb") as file,
+        ):
+            pickle.dump(without_test(products), file)
+        options, _ = spaces.of(settings, target)
+        ranked_by = "top1" if settings.catalog.task == "single_label" else "micro_f1"
+        what = Search(
+            settings=settings,
+            target=target,
+            algorithm=algorithm,
+            seed=settings.seed if seed is None else seed,
+            measure=options.measure or ranked_by,
+            run=place.path.absolute(),
+            catalog=(folder / "catalog.pickle").absolute(),
+            source=(str(catalog.absolute()), str(images.absolute()) if images else ""),
+            folder=folder.absolute(),
+        )
+        print(
+            outcome.search(what, trials, parallel, spark, time_budget, resume),
+        )
+
+
+if __name__ == "__main__":
+    command_line(search, "python -m tfmm.search")

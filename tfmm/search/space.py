@@ -1,0 +1,277 @@
+"""Spaces: from numbers that an algorithm draws to settings, and back.
+
+An algorithm draws a *point*: a number for each label of the space. A range's is the
+number itself, before it is rounded to its step; a choice's the place of its option.
+Only labels of the options that were chosen have one.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tfmm import experiment
+from tfmm.errors import ExperimentError
+from tfmm.experiment import Experiment
+from tfmm.settings.search import (
+    Branches,
+    Choice,
+    Constant,
+    Entries,
+    Items,
+    Node,
+    Range,
+    SearchOptions,
+    Space,
+    options_of,
+    space_of,
+)
+
+Point = Mapping[str, float]
+
+
+def of(settings: Experiment, target: str) -> tuple[SearchOptions, Space]:
+    """The options and the space of `[search.TARGET]`, which must be there."""
+    table = settings.search[target]
+    keys = type(settings.model_settings(target)).model_fields
+    return options_of(table), space_of(table, keys)
+
+
+def written(settings: Experiment) -> dict[str, Any]:
+    """The experiment as its file has it, without what it leaves to defaults."""
+    return settings.model_dump(mode="json", exclude_unset=True)
+
+
+def keys_of(space: Space) -> list[str]:
+    """All keys that a point may set."""
+    return [
+        key
+        for name, node in space.items()
+        for key in (node.keys if isinstance(node, Branches) else (name,))
+    ]
+
+
+def values_of(space: Space, point: Point) -> dict[str, Any]:
+    """The keys that a point sets, and their values.
+
+    A key of a nested choice that the drawn option does not bring is `None`: it goes
+    back to its default.
+    """
+    values: dict[str, Any] = {}
+    for name, node in space.items():
+        if isinstance(node, Branches):
+            place = int(point[name])
+            values |= dict.fromkeys(node.keys)
+            for own, inside in node.options[place].items():
+                values[own] = _value(inside, f"{name}.{place}.{own}", point)
+        else:
+            values[name] = _value(node, name, point)
+    return values
+
+
+def _value(node: Node, label: str, point: Point) -> Any:
+    if isinstance(node, Constant):
+        return node.value
+    if isinstance(node, Range):
+        return nearest(node, point[label])
+    if isinstance(node, Choice):
+        place = int(point[label])
+        return _value(node.options[place], f"{label}.{place}", point)
+    if isinstance(node, Items):
+        return [_value(x, f"{label}.{i}", point) for i, x in enumerate(node.items)]
+    assert isinstance(node, Entries)
+    return {k: _value(x, f"{label}.{k}", point) for k, x in node.entries.items()}
+
+
+def nearest(node: Range, drawn: float) -> float | int:
+    """The number of a range that is nearest to one that was drawn."""
+    value = min(max(drawn, node.low), node.high)
+    if node.step:
+        steps = round((value - node.low) / node.step)
+        value = min(node.low + steps * node.step, node.high)
+        steps = math.floor((node.high - node.low) / node.step + 1e-9)
+        value = min(value, node.low + steps * node.step)
+        # 0.1 + 2 * 0.1 is not 0.3.
+        value = float(f"{value:.12g}")
+    return round(value) if node.is_whole else value
+
+
+def drawn_between(node: Range) -> tuple[float, float]:
+    """Between which numbers to draw, so that the ends come up as often as others."""
+    half = node.step / 2
+    low = node.low - half
+    if node.is_log:
+        low = max(low, node.low / 2)
+    return low, node.high + half
+
+
+def point_of(
+    space: Space, own: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> Point:
+    """The point that gives settings as they stand.
+
+    Args:
+        space: The space.
+        own: The settings: key -> value.
+        defaults: Key -> default, of keys that have one.
+
+    Raises:
+        ValueError: If the space does not hold them; it says why.
+    """
+    point: dict[str, float] = {}
+    for name, node in space.items():
+        if isinstance(node, Constant):
+            continue  # nothing is drawn
+        if not isinstance(node, Branches):
+            point |= _point(node, name, own.get(name, defaults.get(name)), name)
+            continue
+        for place, option in enumerate(node.options):
+            rest = [x for x in node.keys if x not in option]
+            if any(own.get(x, defaults.get(x)) != defaults.get(x) for x in rest):
+                continue
+            try:
+                inside = [
+                    _point(
+                        x, f"{name}.{place}.{key}", own.get(key, defaults.get(key)), key
+                    )
+                    for key, x in option.items()
+                ]
+            except ValueError:
+                continue
+            point[name] = place
+            for part in inside:
+                point |= part
+            break
+        else:
+            raise ValueError(f"no option of {name!r} is what is written")
+    return point
+
+
+def _point(node: Node, label: str, value: Any, where: str) -> dict[str, float]:
+    wrong = ValueError(f"{where} = {json.dumps(value)} is outside of the space")
+    if isinstance(node, Constant):
+        if node.value != value:
+            raise wrong
+        return {}
+    if isinstance(node, Range):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or nearest(node, value) != value:
+            raise wrong
+        return {label: value}
+    if isinstance(node, Choice):
+        for place, option in enumerate(node.options):
+            try:
+                inside = _point(option, f"{label}.{place}", value, where)
+            except ValueError:
+                continue
+            return {label: place, **inside}
+        raise wrong
+    point: dict[str, float] = {}
+    if isinstance(node, Items):
+        if not isinstance(value, list) or len(value) != len(node.items):
+            raise wrong
+        for i, (inner, item) in enumerate(zip(node.items, value, strict=True)):
+            point |= _point(inner, f"{label}.{i}", item, where)
+        return point
+    assert isinstance(node, Entries)
+    if not isinstance(value, Mapping) or set(value) != set(node.entries):
+        raise wrong
+    for key, inner in node.entries.items():
+        point |= _point(inner, f"{label}.{key}", value[key], where)
+    return point
+
+
+def with_values(
+    settings: Experiment, target: str, values: Mapping[str, Any], source: str
+) -> Experiment:
+    """The experiment with some keys set; `None` takes a key back to its default.
+
+    Raises:
+        ExperimentError: If they are out of bounds or contradict each other.
+    """
+    data = written(settings)
+    table = "towers" if target in settings.towers else "heads"
+    for name, value in values.items():
+        *path, last = name.split(".") if "." in name else (table, target, name)
+        place = data
+        for part in path:
+            if not isinstance(place.setdefault(part, {}), dict):
+                raise ExperimentError(f"{source}: {name!r}: {part!r} is no table")
+            place = place[part]
+        if value is None:
+            place.pop(last, None)
+        else:
+            place[last] = value
+    return experiment.check(data, source)
+
+
+def check_bounds(settings: Experiment, target: str, source: str) -> None:
+    """Stops if an end of a range, or an option, is none that its key may have.
+
+    Each is tried with the first of everything else, and with everything else as it is
+    written: what only goes together with some of the rest is allowed.
+
+    Raises:
+        ExperimentError: Naming the key and its value.
+    """
+    _, space = of(settings, target)
+    base: dict[str, Any] = {}
+    for name, node in space.items():
+        if isinstance(node, Branches):
+            base |= next(_of_branches(node))
+        else:
+            base[name] = next(_probes(node))
+    for name, node in space.items():
+        some = isinstance(node, Branches)
+        sets = _of_branches(node) if some else ({name: x} for x in _probes(node))
+        for values in sets:
+            try:
+                with_values(settings, target, base | values, source)
+                continue
+            except ExperimentError:
+                pass  # perhaps because of the rest
+            try:
+                with_values(settings, target, values, source)
+            except ExperimentError as error:
+                message = str(error).removeprefix(f"{source}: ")
+                raise ExperimentError(
+                    f"{source}: [search.{target}] {_told(values)}: {message}"
+                ) from None
+
+
+def _of_branches(node: Branches) -> Iterator[dict[str, Any]]:
+    """What the options of a nested choice set, one of their values at a time."""
+    for option in node.options:
+        first = {key: next(_probes(x)) for key, x in option.items()}
+        unset = dict.fromkeys(node.keys)
+        yield unset | first
+        for key, inside in option.items():
+            for value in _probes(inside):
+                yield unset | first | {key: value}
+
+
+def _told(values: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{k} = {json.dumps(v)}" for k, v in values.items() if v is not None
+    )
+
+
+def _probes(node: Node) -> Iterator[Any]:
+    """Values that stand for a space: ends of ranges, every option, one at a time."""
+    if isinstance(node, Constant):
+        yield node.value
+    elif isinstance(node, Range):
+        yield nearest(node, node.low)
+        yield nearest(node, node.high)
+    elif isinstance(node, Choice):
+        for option in node.options:
+            yield from _probes(option)
+    else:
+        assert isinstance(node, Items | Entries)
+        listed = isinstance(node, Items)
+        inner = dict(enumerate(node.items)) if isinstance(node, Items) else node.entries
+        first = {key: next(_probes(x)) for key, x in inner.items()}
+        for key, x in inner.items():
+            for value in _probes(x):
+                made = {**first, key: value}
+                yield list(made.values()) if listed else made
