@@ -83,17 +83,17 @@ class Experiment(Table):
                 f"[export] head = {self.export.head!r} is no head or tower here"
                 f"{did_you_mean(self.export.head, models)}"
             )
-        for name, table in self.search.items():
-            if name not in models:
+        for target, space in self.search.items():
+            if target not in models:
                 raise ValueError(
-                    f"[search.{name}] is no tower or head here"
-                    f"{did_you_mean(name, models)}"
+                    f"[search.{target}] is no tower or head here"
+                    f"{did_you_mean(target, models)}"
                 )
             try:
-                options_of(table)
-                space_of(table, type(self.model_settings(name)).model_fields)
+                options_of(space)
+                space_of(space, type(self.model_settings(target)).model_fields)
             except ValueError as error:
-                raise ValueError(f"[search.{name}] {error}") from None
+                raise ValueError(f"[search.{target}] {error}") from None
         other = {
             "single_label": ("positive_weight", 1.0, "the sigmoid loss of multi_label"),
             "multi_label": ("class_weights", "none", "the softmax of single_label"),

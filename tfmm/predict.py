@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tfmm import labelling, predict_spark
+from tfmm import labelling, predict_spark, spark_context
 from tfmm.errors import CatalogError, RunError, command_line
 from tfmm.labelling import Batch, Labelled, Reads
 
@@ -54,7 +54,7 @@ def predict(
 
     folder = images or catalog.parent
     if spark is not None:
-        predict_spark.check(spark)
+        spark_context.check(spark)
     reads, load = labelling.open_model(model, head)
     batches = (
         labelling.products(table, reads, folder)

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 from tiny import command
 
-from tfmm import errors, predict_spark
+from tfmm import errors, predict_spark, spark_context
 from tfmm.errors import SparkError
 from tfmm.labelling import Batch, Labelled
 from tfmm.predict import predict
@@ -253,25 +253,25 @@ def test_an_executor_that_sees_no_model_says_so(tmp_path):
 def test_a_missing_pyspark_names_the_extra(name, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(SparkError, match=rf"{name}: pip install -e '\.\[spark\]'"):
-        predict_spark.check("local[2]")
+        spark_context.check("local[2]")
 
 
 @needs_pyspark
 def test_a_missing_java_is_told(monkeypatch, tmp_path):
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     with pytest.raises(SparkError, match=f"needs Java.*no {tmp_path}/bin/java"):
-        predict_spark.check("local[2]")
+        spark_context.check("local[2]")
     monkeypatch.delenv("JAVA_HOME")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SparkError, match=r"needs Java.*no java on the PATH"):
-        predict_spark.check("local[2]")
+        spark_context.check("local[2]")
 
 
 @needs_spark
 def test_a_master_that_cannot_be_asked_is_told_before_any_work(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as here:
         port = here.getsockname()[1]
-        predict_spark.check(f"spark://127.0.0.1:1,127.0.0.1:{port}")
+        spark_context.check(f"spark://127.0.0.1:1,127.0.0.1:{port}")
     monkeypatch.delenv("HADOOP_CONF_DIR", raising=False)
     monkeypatch.delenv("YARN_CONF_DIR", raising=False)
     for master, found in {
@@ -280,7 +280,7 @@ def test_a_master_that_cannot_be_asked_is_told_before_any_work(monkeypatch):
         "yarn": "set HADOOP_CONF_DIR or YARN_CONF_DIR",
     }.items():
         with pytest.raises(SparkError, match=found):
-            predict_spark.check(master)
+            spark_context.check(master)
 
 
 class PythonException(Exception):
@@ -302,17 +302,17 @@ def test_what_went_wrong_on_a_spark_is_one_line():
             "local: Python in worker has 3.12",
         ),
     ):
-        told = predict_spark._told(PythonException(python + text), "local")
+        told = spark_context._told(PythonException(python + text), "local")
         assert type(told) is kind
         assert str(told).startswith(found)
     java = (
         "An error occurred while calling o5.count.\n: org.X: aborted: y\n\tat org.Z\n"
     )
-    assert str(predict_spark._told(Exception(java), "local")) == (
+    assert str(spark_context._told(Exception(java), "local")) == (
         "local: org.X: aborted: y"
     )
 
 
 def test_a_bug_in_an_executor_keeps_its_traceback():
     bug = PythonException("An exception was thrown\nTraceback\nKeyError: 'x'\n")
-    assert predict_spark._told(bug, "local") is None
+    assert spark_context._told(bug, "local") is None

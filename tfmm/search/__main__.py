@@ -23,8 +23,9 @@ def search(
     trials: Annotated[int, typer.Option(min=1, help="How many, the first as written.")],
     algorithm: Annotated[str, typer.Option(help="tpe or random.")] = "tpe",
     parallel: Annotated[
-        int, typer.Option(min=1, max=1000, help="Trials at the same time.")
-    ] = 1,
+        int | None,
+        typer.Option(min=1, max=1000, help="Trials at the same time; 1 if absent."),
+    ] = None,
     spark: Annotated[
         str | None, typer.Option(help="Do the trials on this Spark master.")
     ] = None,
@@ -57,6 +58,8 @@ def search(
             f"{hparams}: --target {target}: there is no [search.{target}]"
             f"{did_you_mean(target, settings.search)}"
         )
+    if spark is not None and parallel is None:
+        raise ExperimentError("--spark needs --parallel: how many trials at once")
     if not catalog.is_file():
         raise RunError(f"{catalog}: no such catalog file")
     from tfmm.search import space as spaces
@@ -69,9 +72,9 @@ def search(
             f"{folder}: a search is there already; add --resume to go on with it"
         )
     if spark is not None:
-        from tfmm import spark as on_spark
+        from tfmm import spark_context
 
-        on_spark.check(spark)
+        spark_context.check(spark)
 
     with place.lock():
         from tfmm import stages
@@ -99,9 +102,7 @@ def search(
             source=(str(catalog.absolute()), str(images.absolute()) if images else ""),
             folder=folder.absolute(),
         )
-        print(
-            outcome.search(what, trials, parallel, spark, time_budget, resume),
-        )
+        print(outcome.search(what, trials, parallel or 1, spark, time_budget, resume))
 
 
 if __name__ == "__main__":

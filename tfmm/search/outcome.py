@@ -95,7 +95,7 @@ def _pool(
         return processes(parallel, fresh)
     from tfmm.search.cluster import cluster
 
-    return cluster(spark, parallel)
+    return cluster(spark, parallel, fresh)
 
 
 def _refit(what: Search, journal: Journal, pool: Pool, best: Record) -> None:

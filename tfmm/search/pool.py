@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from tfmm.search.trial import Outcome, Task
-from tfmm.search.worker import Worker, in_folder
+from tfmm.search.worker import Worker
 
 # A worker is replaced after so many trials, and whatever it has gathered with it.
 TRIALS_OF_A_WORKER = 25
@@ -44,7 +44,6 @@ class Processes:
         self._ended: queue.Queue[tuple[int, Outcome]] = queue.Queue()
 
     def submit(self, task: Task) -> None:
-        in_folder(task)
         if self._idle:
             worker = self._idle.pop()
         else:

@@ -76,6 +76,7 @@ class Outcome:
         curve: By epoch, from 1, the figure that floors are of, larger is better.
         epochs, best_epoch: Of its training.
         seconds: It took.
+        where: Who did it; empty in this machine's own processes.
     """
 
     status: str
@@ -86,6 +87,7 @@ class Outcome:
     epochs: int | None = None
     best_epoch: int | None = None
     seconds: float = 0.0
+    where: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

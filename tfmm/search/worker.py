@@ -126,14 +126,6 @@ class Worker:
             self._answers = -1
 
 
-def in_folder(task: "Task") -> None:
-    """Makes the trial's folder anew and writes down there what is tried."""
-    folder = Path(task.folder)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    _write(folder, asdict(task))
-
-
 def _write(folder: Path, content: dict[str, Any]) -> None:
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     (folder / "trial.json").write_text(text, encoding="utf-8")
@@ -145,17 +137,19 @@ def main(descriptor: int, threads: int) -> None:
     answers = os.fdopen(descriptor, "w")
     for line in sys.stdin:
         content = json.loads(line)
-        output = os.open(
-            Path(content["folder"]) / "output.txt",
-            os.O_WRONLY | os.O_CREAT | os.O_TRUNC,
-        )
+        folder = Path(content["folder"])
+        # What a killed process left there must not be gone on with.
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        _write(folder, content)
+        output = os.open(folder / "output.txt", os.O_WRONLY | os.O_CREAT)
         for stream in (1, 2):
             os.dup2(output, stream)
         os.close(output)
         perform, make = _loaded(threads)
         print(STARTED, file=answers, flush=True)
         outcome = perform(make(**content))
-        _write(Path(content["folder"]), {**content, "outcome": outcome.as_dict()})
+        _write(folder, {**content, "outcome": outcome.as_dict()})
         print(json.dumps(outcome.as_dict()), file=answers, flush=True)
 
 
