@@ -53,17 +53,13 @@ def search(
         raise ExperimentError(
             f"--algorithm {algorithm}{did_you_mean(algorithm, ALGORITHMS)}"
         )
-    if target not in settings.search:
-        raise ExperimentError(
-            f"{hparams}: --target {target}: there is no [search.{target}]"
-            f"{did_you_mean(target, settings.search)}"
-        )
     if spark is not None and parallel is None:
         raise ExperimentError("--spark needs --parallel: how many trials at once")
     if not catalog.is_file():
         raise RunError(f"{catalog}: no such catalog file")
     from tfmm.search import space as spaces
 
+    settings = spaces.with_ready_space(settings, target, str(hparams))
     spaces.check_bounds(settings, target, str(hparams))
     place = Run(run)
     folder = place.search(target)

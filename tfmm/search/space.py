@@ -7,12 +7,16 @@ Only labels of the options that were chosen have one.
 
 import json
 import math
+import tomllib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from tfmm import experiment
-from tfmm.errors import ExperimentError
+from tfmm.errors import ExperimentError, did_you_mean
 from tfmm.experiment import Experiment
+from tfmm.progress import say
+from tfmm.settings import ResNet50, Tbva
 from tfmm.settings.search import (
     Branches,
     Choice,
@@ -28,6 +32,37 @@ from tfmm.settings.search import (
 )
 
 Point = Mapping[str, float]
+READY = Path(__file__).with_name("ready.toml")
+
+
+def with_ready_space(settings: Experiment, target: str, source: str) -> Experiment:
+    """The experiment with `[search.TARGET]`: the ready one, if it has none itself.
+
+    Raises:
+        ExperimentError: If there is no such model, or no ready space for it.
+    """
+    models = (*settings.towers, *settings.heads)
+    if target not in models:
+        raise ExperimentError(
+            f"{source}: --target {target} is no tower or head here"
+            f"{did_you_mean(target, models)}"
+        )
+    if target in settings.search:
+        return settings
+    own = settings.model_settings(target)
+    name = own.model
+    if isinstance(own, Tbva) and isinstance(settings.towers[own.image_tower], ResNet50):
+        name = "tbva_in_resnet50"
+    ready = tomllib.loads(READY.read_text(encoding="utf-8"))
+    if name not in ready:
+        raise ExperimentError(
+            f"{source}: --target {target}: a {name} has no ready space, and there is "
+            f"no [search.{target}]"
+        )
+    say(f"{source}: no [search.{target}]: taking the ready space of {name}")
+    data = written(settings)
+    data.setdefault("search", {})[target] = ready[name]
+    return experiment.check(data, source)
 
 
 def of(settings: Experiment, target: str) -> tuple[SearchOptions, Space]:
