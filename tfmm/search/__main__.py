@@ -60,6 +60,7 @@ def search(
     from tfmm.search import space as spaces
 
     settings = spaces.with_ready_space(settings, target, str(hparams))
+    measure = spaces.measure_of(settings, target)
     spaces.check_bounds(settings, target, str(hparams))
     place = Run(run)
     folder = place.search(target)
@@ -85,14 +86,12 @@ def search(
             partial.open("wb") as file,
         ):
             pickle.dump(without_test(products), file)
-        options, _ = spaces.of(settings, target)
-        ranked_by = "top1" if settings.catalog.task == "single_label" else "micro_f1"
         what = Search(
             settings=settings,
             target=target,
             algorithm=algorithm,
             seed=settings.seed if seed is None else seed,
-            measure=options.measure or ranked_by,
+            measure=measure,
             run=place.path.absolute(),
             catalog=(folder / "catalog.pickle").absolute(),
             source=(str(catalog.absolute()), str(images.absolute()) if images else ""),

@@ -32,6 +32,13 @@ from tfmm.settings.search import (
 )
 
 Point = Mapping[str, float]
+# Of docs/report.md, those that are one number.
+MEASURES = (
+    *("top1", "top3", "top5", "map", "exact", "loss", "ece"),
+    *("micro_f1", "micro_precision", "micro_recall"),
+    *("macro_f1", "mean_precision", "mean_recall"),
+    *("weighted_f1", "weighted_precision", "weighted_recall"),
+)
 READY = Path(__file__).with_name("ready.toml")
 
 
@@ -63,6 +70,18 @@ def with_ready_space(settings: Experiment, target: str, source: str) -> Experime
     data = written(settings)
     data.setdefault("search", {})[target] = ready[name]
     return experiment.check(data, source)
+
+
+def measure_of(settings: Experiment, target: str) -> str:
+    """The measure of `[search.TARGET]`; `ExperimentError` if there is none such."""
+    measure = of(settings, target)[0].measure
+    task = settings.catalog.task
+    known = [x for x in MEASURES if task == "multi_label" or x != "exact"]
+    if measure and measure not in known:
+        raise ExperimentError(
+            f"[search.{target}] measure = {measure!r}{did_you_mean(measure, known)}"
+        )
+    return measure or ("top1" if task == "single_label" else "micro_f1")
 
 
 def of(settings: Experiment, target: str) -> tuple[SearchOptions, Space]:
