@@ -1,9 +1,9 @@
 """What every page of reports shares: layout, style, script, tables.
 
 A page is a template that begins with `{% extends "base.html.jinja" %}` and fills the
-blocks `title` and `main`, perhaps `head_line` and `lead`. Tables are drawn by
-`{% from "parts.html.jinja" import show %}{{ show(table) }}`, a `Table` of `Cell`s; they
-can be sorted. All style is in `style.css`, all script in `script.js`.
+blocks `title` and `main`. `{% from "parts.html.jinja" import show %}{{ show(block) }}`
+lays out any block: a `Table` of `Cell`s, which can be sorted, a `Picture`, `Words`, a
+`Fold` of more blocks. All style is in `style.css`, all script in `script.js`.
 """
 
 import base64
@@ -14,10 +14,33 @@ from typing import Any
 
 import jinja2
 
-from tfmm.page.table import Cell, Table
+from tfmm.page.blocks import (
+    Block,
+    Cell,
+    Fold,
+    Links,
+    Picture,
+    Pictures,
+    Section,
+    Table,
+    Tile,
+    Words,
+)
 from tfmm.run import replacing
 
-__all__ = ["Cell", "Table", "write"]
+__all__ = [
+    "Block",
+    "Cell",
+    "Fold",
+    "Links",
+    "Picture",
+    "Pictures",
+    "Section",
+    "Table",
+    "Tile",
+    "Words",
+    "write",
+]
 
 SCRIPT = files("tfmm.page") / "script.js"
 
