@@ -147,7 +147,11 @@ def exhibits(numbers, picture="", text="a red shoe", galleries=2, products=12, c
             "of": of,
         }
         if place == 0:
-            models[name]["reasons"] |= {"kind": "shap", "together": 0.4}
+            models[name]["reasons"] |= {
+                "kind": "shap",
+                "together": 0.4,
+                "leave_one_tower_out": dict(zip(towers, (0.2, 0.05), strict=False)),
+            }
     models[image]["attention"] = {
         "border": 0.41,
         "expected": 0.75,

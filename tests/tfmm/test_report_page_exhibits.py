@@ -59,10 +59,10 @@ def test_a_gallery_shows_pictures_texts_and_answers_with_ticks(tmp_path, photo, 
 def test_maps_lie_over_the_picture_and_frame_the_strongest_cells(
     tmp_path, photo, plain
 ):
-    numbers = exhibits(numbers_of(models()), photo, galleries=1, products=1)
+    numbers = exhibits(numbers_of(models()), photo, galleries=1, products=1, cells=3)
     html = page_of(numbers, tmp_path / "page")
-    assert '<svg viewBox="0 0 4 4" preserveAspectRatio="none"' in html
-    assert re.findall(r'<rect x="(\d)" y="(\d)"', html) == [("1", "3"), ("2", "0")]
+    assert '<svg viewBox="0 0 3 3" preserveAspectRatio="none"' in html
+    assert re.findall(r'<rect x="(\d)" y="(\d)"', html) == [("1", "3")]
 
 
 def test_a_map_darkens_what_counts_little():
@@ -100,6 +100,13 @@ def test_reasons_are_shares_of_what_towers_do(tmp_path, plain):
             "50",
         ],
         ["product SHAP values", "37.5 0.30", "12.5 0.10", "50.0 0.40", "50"],
+        [
+            "product leaving a tower out",
+            "80.0 20.0 points",
+            "20.0 5.0 points",
+            "",
+            "50",
+        ],
     ]
 
 

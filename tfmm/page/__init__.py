@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
 from tfmm.page.blocks import (
     Block,
@@ -68,6 +69,7 @@ def write(path: Path, package: str, template: str, **shown: Any) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = breakable
     environment.globals |= {
         "style": files("tfmm.page").joinpath("style.css").read_text(encoding="utf-8"),
         "script": script,
@@ -76,3 +78,13 @@ def write(path: Path, package: str, template: str, **shown: Any) -> None:
     html = environment.get_template(template).render(shown)
     with replacing(path) as file:
         file.write_text(html, encoding="utf-8")
+
+
+def breakable(name: str) -> Markup:
+    """A name in which a line may end after each `_`.
+
+    Example:
+    >>> breakable("stack_of_<b>")
+    Markup('stack_<wbr>of_<wbr>&lt;b&gt;')
+    """
+    return escape(name).replace("_", Markup("_<wbr>"))

@@ -106,7 +106,7 @@ def short(name: str) -> str:
 
 def percents(axis: Any) -> None:
     """Writes the numbers of an axis, shares, as percents."""
-    axis.set_major_formatter(lambda x, _: f"{100 * x:.0f} %")
+    axis.set_major_formatter(lambda x, _: f"{100 * x:.4g} %")
 
 
 def _inside_a_page(svg: bytes, width: float) -> str:

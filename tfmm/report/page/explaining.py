@@ -73,29 +73,39 @@ def _reasons(numbers: Mapping[str, Any]) -> list[Block]:
 def reason_table(numbers: Mapping[str, Any]) -> Table:
     """What each tower does for each head."""
     heads = {x: m for x, m in heads_in_order(numbers).items() if "reasons" in m}
-    told = {name: _parts(model["reasons"]) for name, model in heads.items()}
-    columns = list(dict.fromkeys(x for parts in told.values() for x in parts))
+    told = [
+        (name, way, parts)
+        for name, model in heads.items()
+        for way, parts in _ways(model["reasons"]).items()
+    ]
+    columns = list(dict.fromkeys(x for _, _, parts in told for x in parts))
     rows = []
-    for name, parts in told.items():
-        reasons = heads[name]["reasons"]
-        shap = reasons["kind"] == "shap"
+    for name, way, parts in told:
         total = sum(parts.values()) or 1.0
-        row = [Cell(name, WAYS[reasons["kind"]])]
+        row = [Cell(name, WAYS[way])]
         for column in columns:
             if column not in parts:
                 row.append(Cell())
                 continue
             value, share = parts[column], parts[column] / total
-            note = f"{value:.2f}" if shap else f"{percent(value)} points"
+            note = f"{value:.2f}" if way == "shap" else f"{percent(value)} points"
             row.append(Cell(percent(share), note, bar=share))
-        row.append(Cell(count(reasons["products"])))
+        row.append(Cell(count(heads[name]["reasons"]["products"])))
         rows.append(row)
     return Table(
         "Which tower heads listen to",
         ["Head", *columns, "Products"],
         rows,
-        place_of_best(heads, numbers),
+        place_of_best([name for name, _, _ in told], numbers),
     )
+
+
+def _ways(reasons: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """How reasons were found -> tower, or what else heads are told -> its part."""
+    found = {reasons["kind"]: _parts(reasons)}
+    if "leave_one_tower_out" in reasons:
+        found["leave_one_tower_out"] = dict(reasons["leave_one_tower_out"])
+    return found
 
 
 def _parts(reasons: Mapping[str, Any]) -> dict[str, float]:

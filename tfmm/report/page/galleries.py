@@ -13,11 +13,12 @@ from tfmm.page import Fold, Section, Words
 from tfmm.report.tables import best_model, count, in_order, percent, points
 from tfmm.thumbnail import thumbnail
 
+CELLS_A_FRAME = 6  # of a coarse map fewer than the ten strongest cells are framed
 DARKEST = 205  # of 255: how dark what a model did not look at becomes
 ABOUT = (
     "Beside each model its first labels with their probability in %; right ones have a "
-    "tick. Over pictures: dark is what a tower does not go by, the ten strongest cells "
-    "are framed. Bars: what a tower does for the head's answer, in points of "
+    "tick. Over pictures: dark is what a tower does not go by, the strongest cells are "
+    "framed. Bars: what a tower does for the head's answer, in points of "
     "probability or, of boosted trees, in their raw score."
 )
 KINDS = {"attention": "looks at", "grad_cam": "goes by"}
@@ -161,7 +162,7 @@ def _maps(
                 pictures[modality],
                 shade(grid),
                 (grid.shape[1], grid.shape[0]),
-                [(column, row) for row, column in told["strongest"]],
+                [(x, y) for y, x in told["strongest"][: grid.size // CELLS_A_FRAME]],
             )
         )
     return found
@@ -184,11 +185,11 @@ def shade(grid: np.ndarray) -> str:
 def _reasons(
     numbers: Mapping[str, Any], product: Mapping[str, Any], gallery: Mapping[str, Any]
 ) -> list[tuple[str, str, list[Reason]]]:
-    """Those of the heads that the gallery is about, else of the best head."""
+    """Those of the gallery's head, else of the best, and of a head with SHAP values."""
     told = product.get("reasons", {})
-    heads = [x for x in gallery.get("models", []) if x in told]
-    best = best_model(numbers)
-    heads = heads or [x for x in (best, *told) if x in told][:1]
+    about = [*gallery.get("models", []), best_model(numbers), *told]
+    heads = [x for x in about if x in told][:1]
+    heads += [x for x in told if "score" in told[x] and x not in heads][:1]
     found = []
     for head in heads:
         own = told[head]

@@ -97,7 +97,7 @@ def _images(numbers: Mapping[str, Any], model: Mapping[str, Any]) -> list[Tile]:
         return []
     whole = model["image_gain"]["all"]
     single = numbers["task"] == "single_label"
-    what = "points of top-1" if single else "points more of the labels found"
+    what = "points of top-1" if single else "points of recall"
     kinds = numbers.get("modalities", {})
     images = [x for x, kind in kinds.items() if kind == "image"]
     left_out = model.get("leave_one_out", {})

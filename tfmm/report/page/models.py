@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tfmm.page import Block, Cell, Section, Table, Words, drawing
+from tfmm.page import Block, Cell, Picture, Pictures, Section, Table, Words, drawing
 from tfmm.report.tables import (
     FIGURES,
     TITLES,
@@ -26,7 +26,7 @@ def section(numbers: Mapping[str, Any]) -> Section:
     """Every model with its interval."""
     pictures = [_picture(numbers, figure) for figure in shown_figures(numbers)]
     blocks: list[Block] = [
-        *pictures,
+        Pictures(pictures),
         model_table(numbers),
         Words(
             "Towers, then heads, each from the best on validation; the best head is "
@@ -127,7 +127,7 @@ def _fitted_on(model: Mapping[str, Any]) -> Cell:
     return Cell(", ".join(splits), "; ".join(notes), words=True)
 
 
-def _picture(numbers: Mapping[str, Any], figure: str):
+def _picture(numbers: Mapping[str, Any], figure: str) -> Picture:
     models, best = in_order(numbers), numbers.get("best_head")
     oracle = numbers["oracle"].get(figure)
     title = FIGURES[figure]
