@@ -238,7 +238,7 @@ def image_table(numbers: Mapping[str, Any]) -> Table:
                 *(
                     Cell(
                         percent(by_budget[budget]["measure"]),
-                        f"{percent(by_budget[budget]['images'])} % seen",
+                        f"{percent(by_budget[budget]['images'])}\u00a0%\u00a0seen",
                     )
                     for budget in SHOWN_BUDGETS
                 ),

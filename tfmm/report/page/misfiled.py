@@ -34,7 +34,8 @@ def section(numbers: Mapping[str, Any]) -> Section | None:
         Words(
             f"{count(found['listed'])} of {count(found['products'])} listings are on "
             f"the list, {count(found['confident'])} of them with confidence; {rates}, "
-            "an estimate that counts what the models get wrong too."
+            "an estimate that counts what the models get wrong too. Surprise: how "
+            "little the model expected the label as it stands, in nats."
         ),
         Table(f"The first {len(first)} listings that look misfiled", columns, rows),
     ]
