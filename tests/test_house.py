@@ -23,7 +23,7 @@ ORDER = (
     ("splits", "hierarchy"),
     ("catalog",),
     ("text", "image", "augmentation", "character_noise"),
-    ("vectors", "image_cache", "cells", "trees", "thumbnail"),
+    ("vectors", "image_cache", "cells", "trees", "thumbnail", "page"),
     ("dataset", "prepared"),
     ("head_data",),
     ("layers", "metrics", "bootstrap"),

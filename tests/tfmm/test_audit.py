@@ -187,8 +187,8 @@ def test_the_page_stands_alone_and_escapes_everything(run):
     html = (run.audit / "index.html").read_text(encoding="utf-8")
     assert EVIL not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
-    assert "<script" not in html
-    assert not re.findall(r'(?:src|href)="(?!data:image/jpeg;base64,|#)', html)
+    assert html.count("<script") == 1
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', html)
     assert html.count("data:image/jpeg") >= 10
     assert "prefers-color-scheme: dark" in html
 
@@ -200,7 +200,9 @@ def test_the_page_never_scrolls_sideways(run, tmp_path, width):
     html = html.replace("<details>", "<details open>")
     ask = "root.scrollWidth - root.clientWidth"
     ask = f"<script>root = document.documentElement; document.title = {ask}</script>"
-    (tmp_path / "page.html").write_text(html + ask, encoding="utf-8")
+    # The page lets no script but its own run.
+    html = html.replace("Content-Security-Policy", "") + ask
+    (tmp_path / "page.html").write_text(html, encoding="utf-8")
     # In a frame, since Chromium makes no window under 500 pixels.
     frame = f'<iframe src="page.html" width="{width}" height="900" frameborder="0">'
     read = "document.title = document.querySelector('iframe').contentDocument.title"

@@ -5,14 +5,13 @@ import io
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from tfmm import page
 from tfmm.audit.findings import percent
 from tfmm.catalog import Catalog
 from tfmm.image import read_file
-from tfmm.run import replacing
 
 THUMBNAIL_PX = 96
 WHITE = (255, 255, 255)
@@ -31,14 +30,10 @@ def draw(report: dict[str, Any], catalog: Catalog, folder: Path) -> None:
         catalog: Whose images the examples show.
         folder: Where.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tfmm.audit", ""),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    html = environment.get_template("page.html.jinja").render(
+    page.write(
+        folder / "index.html",
+        "tfmm.audit",
+        "page.html.jinja",
         report=report,
         levels=LEVELS,
         by_level={
@@ -48,8 +43,6 @@ def draw(report: dict[str, Any], catalog: Catalog, folder: Path) -> None:
         pictures=_pictures(report, catalog),
         percent=percent,
     )
-    with replacing(folder / "index.html") as file:
-        file.write_text(html, encoding="utf-8")
 
 
 def _pictures(report: dict[str, Any], catalog: Catalog) -> dict[str, dict[str, str]]:

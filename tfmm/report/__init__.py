@@ -32,6 +32,7 @@ def write(run: Run, settings: Experiment, split: str, to: Path | None = None) ->
     listed = misfiled.write(run, settings, split, numbers, folder)
     if listed:
         numbers["misfiled"] = listed
+    numbers["modalities"] = {x: m.kind for x, m in settings.modalities.items()}
     write_numbers(folder / "report.json", numbers)
     draw(numbers, folder)
     return folder / "index.html"

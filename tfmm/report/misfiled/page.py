@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
-from tfmm.run import replacing
+from tfmm import page
 from tfmm.thumbnail import thumbnail
 
 
@@ -17,25 +15,19 @@ def draw(report: dict[str, Any], split: str, folder: Path) -> None:
         split: What is reported.
         folder: Where.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tfmm.report.misfiled", ""),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     pictures = [
         {name: thumbnail(path) for name, path in entry["images"].items()}
         for entry in report["first"]
     ]
-    html = environment.get_template("page.html.jinja").render(
+    page.write(
+        folder / "misfiled.html",
+        "tfmm.report.misfiled",
+        "page.html.jinja",
         report=report,
         split=split,
         entries=list(zip(report["first"], pictures, strict=True)),
         percent=percent,
     )
-    with replacing(folder / "misfiled.html") as file:
-        file.write_text(html, encoding="utf-8")
 
 
 def percent(share: float) -> str:
