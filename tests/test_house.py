@@ -5,6 +5,7 @@ import json
 import re
 import runpy
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -137,3 +138,12 @@ def test_no_module_is_a_warehouse():
 
 def test_python_is_one_that_the_project_supports():
     assert (3, 11) <= sys.version_info[:2] <= (3, 13)
+
+
+def test_every_package_is_installed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for path in (ROOT / "tfmm").rglob("__init__.py")
+    }
+    assert found <= set(project["tool"]["setuptools"]["packages"])

@@ -30,7 +30,7 @@ DOTS = 144  # an inch, of what is not drawn as lines
 LONGEST = 30  # letters of a name
 SVG = "http://www.w3.org/2000/svg"
 LINK = "http://www.w3.org/1999/xlink"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.size": 11,

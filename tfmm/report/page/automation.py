@@ -134,7 +134,7 @@ def _shares(name: str, wanted: list[Mapping[str, Any]]) -> Picture:
         "person": drawing.GREY,
     }
 
-    def paint(axes) -> None:
+    def paint(axes: Any) -> None:
         for row, found in enumerate(wanted):
             left = 0.0
             for key, color in parts.items():
@@ -174,7 +174,7 @@ def _curves(numbers: Mapping[str, Any]) -> Picture:
     models = numbers["models"]
     names = first_models(numbers, 3, 2)
 
-    def paint(axes) -> None:
+    def paint(axes: Any) -> None:
         lowest = 1.0
         for color, name in zip(drawing.LINES, names, strict=False):
             curve = models[name]["coverage"]["curve"]

@@ -150,7 +150,7 @@ def _attention(numbers: Mapping[str, Any]) -> list[Block]:
 def _attention_picture(name: str, found: Mapping[str, Any], place: int) -> Picture:
     grid = np.asarray(found["mean"], float)
 
-    def paint(axes) -> None:
+    def paint(axes: Any) -> None:
         axes.imshow(grid, cmap="viridis", vmin=0, vmax=max(float(grid.max()), 1e-9))
         axes.set_axis_off()
 
@@ -185,7 +185,7 @@ def _feature_picture(name: str, found: Mapping[str, Any], place: int) -> Picture
     x, y = np.asarray(found["x"], float), np.asarray(found["y"], float)
     groups = np.asarray(found["group"])
 
-    def paint(axes) -> None:
+    def paint(axes: Any) -> None:
         for key, (title, color) in GROUPS.items():
             chosen = groups == key
             if chosen.any():

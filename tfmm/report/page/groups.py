@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tfmm.page import Block, Cell, Fold, Section, Table, Words, drawing
+from tfmm.page import Block, Cell, Fold, Picture, Section, Table, Words, drawing
 from tfmm.report.tables import (
     count,
     heads_in_order,
@@ -143,10 +143,10 @@ def _by_label(numbers: Mapping[str, Any]) -> list[Block]:
     return blocks
 
 
-def _picture(groups: Mapping[str, Mapping[str, Any]]):
+def _picture(groups: Mapping[str, Mapping[str, Any]]) -> Picture:
     names = {pair: [drawing.short(x) for x in pair.split("|")] for pair in groups}
 
-    def paint(axes) -> None:
+    def paint(axes: Any) -> None:
         for row, members in enumerate(groups.values()):
             left = 0.0
             for color, group in zip(COLORS, members.values(), strict=True):

@@ -134,7 +134,7 @@ def gain_picture(numbers: Mapping[str, Any], name: str) -> Picture:
     cut = len(order) > MOST + LEAST
     shown = [*order[:MOST], *order[-LEAST:]] if cut else order
 
-    def paint(axes) -> None:
+    def paint(axes: Any) -> None:
         for row, label in enumerate(shown):
             value, p = gain["recall"][label] or 0.0, gain["p_adjusted"][label]
             sure = p is not None and p < SURE

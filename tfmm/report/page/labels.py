@@ -152,7 +152,7 @@ def worst_table(
 def _sizes(numbers: Mapping[str, Any]) -> Picture:
     counts = numbers["products_per_label"]
 
-    def paint(axes) -> None:
+    def paint(axes: Any) -> None:
         for key, title, color in (
             ("train", "training", drawing.GREY),
             ("here", f"{numbers['split']}, measured here", drawing.BLUE),

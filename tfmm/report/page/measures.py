@@ -185,7 +185,7 @@ def _learning_picture(name: str, model: Mapping[str, Any], place: int) -> Pictur
         if stages[i] != stages[i - 1] and stages[i - 1]
     ]
 
-    def line(axes, key: str, title: str, color: str) -> None:
+    def line(axes: Any, key: str, title: str, color: str) -> None:
         known = [
             (x, y)
             for x, y in zip(epochs, log.get(key, []), strict=False)
@@ -196,7 +196,7 @@ def _learning_picture(name: str, model: Mapping[str, Any], place: int) -> Pictur
             xs, ys = zip(*known, strict=True)
             axes.plot(xs, ys, color=color, marker=marker, label=title)
 
-    def paint(left, right) -> None:
+    def paint(left: Any, right: Any) -> None:
         line(left, "train_loss", "training", drawing.GREY)
         line(left, "loss", "validation", drawing.RED)
         left.set_ylabel("loss")
@@ -277,7 +277,7 @@ def _calibration_picture(name: str, curves: Mapping[str, Any], place: int) -> Pi
         ]
         return tuple(map(list, zip(*points, strict=True)))  # type: ignore[return-value]
 
-    def paint(axes) -> None:
+    def paint(axes: Any) -> None:
         axes.plot([0, 1], [0, 1], color=drawing.INK, linewidth=0.8, linestyle=":")
         if "before" in curves:
             sure, right, _ = known(curves["before"])

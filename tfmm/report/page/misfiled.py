@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tfmm.page import Cell, Links, Section, Table, Words
+from tfmm.page import Block, Cell, Links, Section, Table, Words
 from tfmm.report.tables import count, percent
 
 FIRST = 20
@@ -30,7 +30,7 @@ def section(numbers: Mapping[str, Any]) -> Section | None:
         for entry in first
     ]
     columns = ["Product", "Filed under", "Likely", "Surprise", "Text"]
-    blocks = [
+    blocks: list[Block] = [
         Words(
             f"{count(found['listed'])} of {count(found['products'])} listings are on "
             f"the list, {count(found['confident'])} of them with confidence; {rates}, "

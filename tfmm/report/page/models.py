@@ -132,7 +132,7 @@ def _picture(numbers: Mapping[str, Any], figure: str) -> Picture:
     oracle = numbers["oracle"].get(figure)
     title = FIGURES[figure]
 
-    def paint(axes) -> None:
+    def paint(axes: Any) -> None:
         edges = [x for model in models.values() for x in model[f"{figure}_interval"]]
         low, high = min(edges), max([*edges, *([oracle] if oracle is not None else [])])
         room = max(high - low, 0.02)
