@@ -38,14 +38,15 @@ ORDER = (
     ("fusion", "networks", "selective"),
     ("stages",),
     ("report", "classifier"),
-    ("labelling",),
+    ("labelling", "spark_context"),
     ("predict_spark",),
-    ("evaluate", "predict"),
+    ("evaluate", "predict", "search"),
     ("fit",),
 )
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 COMMANDS = (
-    *("tfmm.fit", "tfmm.evaluate", "tfmm.predict", "export", "export.verify"),
+    *("tfmm.fit", "tfmm.search", "tfmm.evaluate", "tfmm.predict"),
+    *("export", "export.verify"),
     *("serving.server", "serving.classify", "serving.monitor", "serving.page"),
 )
 

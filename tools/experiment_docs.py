@@ -51,6 +51,7 @@ TABLES = (
     ("[heads.NAME]", settings.Joint),
     ("[calibration]", settings.CalibrationSettings),
     ("[export]", settings.Export),
+    ("[search.NAME], beside the space", settings.SearchOptions),
 )
 
 

@@ -35,6 +35,7 @@ from tfmm.settings.image_towers import (
     SeResNeXt50,
     Vgg16,
 )
+from tfmm.settings.search import SearchOptions
 from tfmm.settings.table_tower import TableTower
 from tfmm.settings.tbva import Tbva
 from tfmm.settings.text_towers import FastText, TextCnn, Transformer
@@ -69,6 +70,7 @@ __all__ = [
     "Ridge",
     "Rule",
     "SeResNeXt50",
+    "SearchOptions",
     "Splits",
     "Stage",
     "Table",

@@ -86,7 +86,8 @@ Space = Mapping[str, Node]
 
 
 class SearchOptions(Table):
-    """`[search.NAME]`: how to search; all other keys of the table are the space."""
+    """`[search.NAME]`: how to search; all other keys of the table are the space
+    (docs/search.md)."""
 
     measure: str = key(
         "",
