@@ -7,8 +7,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# Numbers of a block: 8 MB as float64, so what is made on the way stays small.
-BLOCK_NUMBERS = 2**20
+# Numbers of a block: 1 MB as float64, so that what is made on the way stays in the
+# cache and in memory that the process has already.
+BLOCK_NUMBERS = 2**17
 
 
 def over_rows(function: Callable[[slice], T], shape: tuple[int, ...]) -> list[T]:

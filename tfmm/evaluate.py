@@ -1,4 +1,7 @@
-"""python -m tfmm.evaluate: stored outputs, or another labelled file -> a report."""
+"""python -m tfmm.evaluate: stored outputs, or another labelled file -> a report.
+
+Of several runs: one page that compares them.
+"""
 
 import re
 from pathlib import Path
@@ -12,7 +15,10 @@ from tfmm.settings import SPLITS
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run that tfmm.fit made.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="A run that tfmm.fit made, or several to compare."),
+    ],
     split: Annotated[
         str | None,
         typer.Option(help="train, fusion, validation, test (default) or a --name."),
@@ -27,10 +33,25 @@ def evaluate(
         str | None, typer.Option(help="What to call that table in the run.")
     ] = None,
     to: Annotated[
-        Path | None, typer.Option(help="Folder for the page; RUN/report by default.")
+        Path | None,
+        typer.Option(
+            help="Folder for the page; RUN/report by default. Needed for several runs."
+        ),
     ] = None,
 ) -> None:
-    """Measures the models of a run and draws the page."""
+    """Measures the models of a run, or compares several runs, and draws the page."""
+    if len(runs) > 1:
+        if to is None:
+            raise ExperimentError("several runs need --to, a folder for their page")
+        if any(x is not None for x in (catalog, images, name)):
+            raise ExperimentError(
+                "--catalog, --images and --name measure one run. Received: "
+                f"{len(runs)} runs; measure each by itself, then compare them by "
+                "--split NAME"
+            )
+        print(compare(runs, split or "test", to))
+        return
+    run = runs[0]
     place = Run(run)
     settings = place.read_experiment()
     if (catalog is None) != (name is None):
@@ -47,9 +68,7 @@ def evaluate(
             f"Received: {name!r}"
         )
     if catalog is None:
-        known = [x.stem for x in (place.outputs / "targets").glob("*.json")]
-        if split not in known:
-            raise RunError(f"{run}: no split {split!r}{did_you_mean(split, known)}")
+        check_split(place, split)
 
     from tfmm import report
 
@@ -79,6 +98,29 @@ def evaluate(
                 stages.write_outputs_of(place, settings, model, products, name)
         audit.write_left_out(to or place.report(name), products)
         print(report.write(place, settings, name, to))
+
+
+def compare(paths: list[Path], split: str, to: Path) -> Path:
+    """Puts several runs on one page; returns its path."""
+    places = {path.resolve(): path for path in paths}
+    for path in paths:
+        if places[path.resolve()] is not path:
+            raise RunError(f"{path}: expected each run once. Received: it twice")
+    read = {path: (Run(path), Run(path).read_experiment()) for path in paths}
+    for place, _ in read.values():
+        check_split(place, split)
+
+    from tfmm.report import runs
+
+    named = zip(runs.names(paths), read.values(), strict=True)
+    return runs.write(dict(named), split, to)
+
+
+def check_split(run: Run, split: str) -> None:
+    """Raises `RunError` unless the run has outputs of something called `split`."""
+    known = [x.stem for x in (run.outputs / "targets").glob("*.json")]
+    if split not in known:
+        raise RunError(f"{run.path}: no split {split!r}{did_you_mean(split, known)}")
 
 
 if __name__ == "__main__":

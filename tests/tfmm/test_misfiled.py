@@ -20,7 +20,6 @@ from tfmm.report import misfiled
 from tfmm.report.misfiled import judges, listing
 from tfmm.report.misfiled.judges import Judge
 from tfmm.run import Run, write_json
-from tfmm.thumbnail import thumbnail
 
 FOLDS = ("catalog.folds=2",)
 MARKUP = "<script>alert(1)</script>"
@@ -339,27 +338,6 @@ def test_the_report_of_a_run_has_the_list(fitted):
     text = docs.read_text(encoding="utf-8")
     keys = set(found) | {key for entry in found["first"][:1] for key in entry}
     assert not [key for key in sorted(keys) if f"`{key}`" not in text]
-
-
-def test_a_thumbnail_is_small_and_on_white(tmp_path):
-    import base64
-    import io
-
-    path = tmp_path / "clear.png"
-    Image.new("RGBA", (300, 200), (0, 0, 0, 0)).save(path)
-    found = thumbnail(str(path))
-    encoded = base64.b64decode(found.removeprefix("data:image/jpeg;base64,"))
-    with Image.open(io.BytesIO(encoded)) as image:
-        assert image.size == (96, 64)
-        assert image.getpixel((40, 40)) == (255, 255, 255)
-
-
-@pytest.mark.parametrize("content", [None, b"", b"\x89PNG\r\n\x1a\n broken"])
-def test_what_is_no_image_has_no_thumbnail(tmp_path, content):
-    path = tmp_path / "broken.png"
-    if content is not None:
-        path.write_bytes(content)
-    assert thumbnail(str(path)) == thumbnail("") == ""
 
 
 @pytest.mark.browser

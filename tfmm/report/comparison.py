@@ -24,6 +24,21 @@ def rank(validation: Mapping[str, Mapping[str, float]], by: str) -> list[str]:
     )
 
 
+def best_heads(
+    models: Mapping[str, Mapping[str, Any]], ranking: Sequence[str]
+) -> list[str]:
+    """The heads of a ranking that are not fitted on `validation`, nor hear one that is.
+
+    What a head was fitted on does not tell how good it is.
+    """
+    return [
+        name
+        for name in ranking
+        if models[name]["kind"] == "head"
+        and not models[name].get("ranked_on_own_products")
+    ]
+
+
 def top1_draws(
     right: Mapping[str, np.ndarray], draws: bootstrap.Draws
 ) -> dict[str, np.ndarray]:

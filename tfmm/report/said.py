@@ -9,6 +9,7 @@ import numpy as np
 
 from tfmm import metrics, outputs, results, selective
 from tfmm.blocks import over_rows
+from tfmm.errors import RunError
 from tfmm.experiment import Experiment
 from tfmm.report.answers import Truth, figures, look
 from tfmm.report.coverage import Sureness, sureness
@@ -91,6 +92,26 @@ class Stored(Mapping[str, Said]):
         return len(self._names)
 
 
+def measured(run: Run, settings: Experiment, split: str) -> list[str]:
+    """The models that have outputs of a split, and whose towers have; some are there.
+
+    Raises:
+        RunError: If there is none.
+    """
+
+    def has_outputs(name: str) -> bool:
+        return (run.outputs / name / split).is_dir()
+
+    names = [
+        name
+        for name in (*settings.towers, *settings.heads)
+        if has_outputs(name) and all(map(has_outputs, settings.towers_of(name)))
+    ]
+    if not names:
+        raise RunError(f"{run.path}: no outputs of {split!r}; run tfmm.fit --resume")
+    return names
+
+
 def read(run: Run, settings: Experiment, name: str, split: str) -> Said:
     """Reads what a model of a run says of a split.
 
@@ -101,7 +122,7 @@ def read(run: Run, settings: Experiment, name: str, split: str) -> Said:
     task = settings.catalog.task
     is_tower = name in settings.towers
     # These look at other answers, one after the other, before any are kept.
-    validation, held_out = _validation(run, settings, name)
+    validation, held_out = on_validation(run, settings, name)
     image_curve = _image_curve(run, settings, name, split)
     calibration = results.read_calibration(run, settings, name)
     thresholds = np.float32(calibration.thresholds)
@@ -200,9 +221,14 @@ def _uncalibrated(run: Run, settings: Experiment, name: str, split: str) -> np.n
     return said
 
 
-def _validation(
+def on_validation(
     run: Run, settings: Experiment, name: str
 ) -> tuple[dict[str, float], Sureness]:
+    """`top1`, `micro_f1` and `loss` of a model on `validation`, and how sure it is.
+
+    Raises:
+        RunError: If its outputs or its calibration are missing, damaged or stale.
+    """
     task = settings.catalog.task
     targets, _ = outputs.read_targets(run.outputs, "validation")
     said, present = results.read_probabilities(run, settings, name, "validation")

@@ -3,12 +3,13 @@
     python tools/bench/report.py RUN
     python tools/bench/report.py RUN --task multi_label --labels 1001
 
-Makes up a run of three towers and three heads that holds what models say of products
-and nothing else: outputs, answers with modalities hidden, calibrations. (Past 1,000
-labels the targets of `multi_label` are stored sparse.) Then it makes the report of
-`test` in this process and prints the seconds by the clock and of the processors, the
-most memory that the process ever held, mapped files included, and the size of
-`report.json`. RUN is made once, 11 GB at the default sizes.
+Makes up a run of three towers and three heads that holds products and what models say
+of them: outputs, answers with modalities hidden, calibrations; no model, no image. Of
+the products 3 % are misfiled. (Past 1,000 labels the targets of `multi_label` are
+stored sparse.) Then it makes the report of `test` in this process and prints the
+seconds by the clock and of the processors, the most memory that the process ever held,
+mapped files included, and the size of `report.json`. RUN is made once, 11 GB at the
+default sizes.
 """
 
 import multiprocessing
@@ -22,8 +23,9 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from tfmm import calibration, experiment, outputs, report, results
+from tfmm import calibration, experiment, outputs, products, report, results
 from tfmm.calibration import Calibration
+from tfmm.catalog import Catalog
 from tfmm.errors import command_line
 from tfmm.experiment import Experiment
 from tfmm.run import Run, write_json
@@ -33,7 +35,8 @@ BATCH = 2_000
 LABELS_OF_A_PRODUCT = 3
 MODALITIES = {"title": 5.0, "description": 3.0, "image": 2.5}  # what each knows
 HEADS = {"product": "product", "mean": "mean", "stack": "logistic_stack"}
-ABSENT = 0.05
+ABSENT, MISFILED = 0.05, 0.03
+TEXT = "two panels of a soft and washable fabric, lined, with a hem that is sewn twice"
 
 
 def settings_for(task: str) -> Experiment:
@@ -113,43 +116,46 @@ class Answers(Mapping[str, Mapping[str, np.ndarray]]):
         return len(self.hidden)
 
 
-def make(folder: Path, task: str, products: int, num_labels: int) -> None:
-    """Writes the run: `products` to test and to train, a tenth to validate."""
+def make(folder: Path, task: str, num_products: int, num_labels: int) -> None:
+    """Writes the run: `num_products` to test and to train, a tenth to validate."""
     settings, run = settings_for(task), Run(folder)
-    run.write_start(settings, [], {"path": "", "sha256": "", "fingerprint": "made up"})
+    generator = np.random.default_rng(0)
+    sizes = {
+        "train": num_products,
+        "validation": num_products // 10,
+        "test": num_products,
+    }
+    catalog = make_catalog(task, sizes, num_labels, generator)
+    made_of = catalog.fingerprint()
+    about = {"path": "", "sha256": "", "fingerprint": made_of}
+    run.write_start(settings, [], about)
     run.catalog.mkdir()
-    run.labels_file.write_text("".join(f"label {x:04}\n" for x in range(num_labels)))
+    run.labels_file.write_text("".join(f"{x}\n" for x in catalog.label_names))
+    products.write(run, catalog)
     models = (*settings.towers, *settings.heads)
     for name in models:
         write_json(run.model_info_file(name), {"fingerprint": name, "weights": name})
-    generator = np.random.default_rng(0)
-    share = 1.0 / np.arange(10, num_labels + 10)
-    sizes = {"train": products, "validation": products // 10, "test": products}
-    for split, size in sizes.items():
-        # The same label twice is one label less.
-        count = 1 if task == "single_label" else LABELS_OF_A_PRODUCT
-        truth = generator.choice(num_labels, (size, count), p=share / share.sum())
-        targets = truth[:, 0].astype(np.int32)
-        if task == "multi_label":
-            targets = np.zeros((size, num_labels), np.float32)
-            targets[np.arange(size)[:, None], truth] = 1.0
-        outputs.write_targets(run.outputs, split, targets, "made up")
-        # Some products are variants of one.
-        groups = generator.integers(int(0.8 * size), size=size)
-        outputs.write_groups(run.outputs, split, groups)
+    for split in sizes:
+        rows = catalog.rows(split)
+        outputs.write_targets(run.outputs, split, catalog.targets(rows), made_of)
+        outputs.write_groups(run.outputs, split, catalog.groups[rows])
         if split == "train":
             continue
-        has = {x: generator.random(size) >= ABSENT for x in MODALITIES}
+        truth = np.stack([catalog.label_indices[row] for row in rows])
+        misfiled = generator.random(len(rows)) < MISFILED
+        truth[misfiled, 0] = generator.integers(num_labels, size=misfiled.sum())
+        has = {x: catalog.present(x, rows) for x in MODALITIES}
         for seed, name in enumerate(models):
-            mark = results.outputs_fingerprint(run, settings, name, "made up")
+            mark = results.outputs_fingerprint(run, settings, name, made_of)
             hidden = {
                 results.case_key(x): x for x in results.hidden_sets(settings, name)
             }
             heard = {x: has[x] for x in settings.towers_of(name)}
             said = Answers(truth, heard, num_labels, hidden, seed)
             place = run.outputs / name / split
-            ids = np.arange(size).astype(str)
-            outputs.write(place, mark, ids, said.present(), said.batches())
+            outputs.write(
+                place, mark, catalog.ids[rows], said.present(), said.batches()
+            )
             if name in settings.heads:
                 outputs.write_cases(run.cases(name, split), mark, said)
     for name in models:
@@ -162,12 +168,56 @@ def make(folder: Path, task: str, products: int, num_labels: int) -> None:
         calibration.write(run.calibration_file(name), fitted)
 
 
+def make_catalog(
+    task: str,
+    sizes: Mapping[str, int],
+    num_labels: int,
+    generator: np.random.Generator,
+) -> Catalog:
+    """Products of each split; some lack a modality, some are variants of one."""
+    share = 1.0 / np.arange(10, num_labels + 10)
+    count = 1 if task == "single_label" else LABELS_OF_A_PRODUCT
+    split = np.repeat(list(sizes), list(sizes.values()))
+    ids = np.array([f"P{number:07}" for number in range(len(split))])
+    # The same label twice is one label less.
+    labels = generator.choice(num_labels, (len(ids), count), p=share / share.sum())
+    has = {x: generator.random(len(ids)) >= ABSENT for x in MODALITIES}
+    values = {
+        x: np.array(
+            [
+                "" if not known else f"/nowhere/{name}.jpg" if x == "image" else TEXT
+                for name, known in zip(ids, own, strict=True)
+            ],
+            object,
+        )
+        for x, own in has.items()
+    }
+    groups = [
+        f"{name}-{generator.integers(int(0.8 * size))}"
+        for name, size in sizes.items()
+        for _ in range(size)
+    ]
+    return Catalog(
+        path=Path("made up"),
+        sha256="",
+        task=task,
+        ids=ids,
+        texts={x: own for x, own in values.items() if x != "image"},
+        images={"image": values["image"]},
+        label_names=tuple(f"label {x:04}" for x in range(num_labels)),
+        label_indices=tuple(labels.astype(np.int32)),
+        groups=np.array(groups),
+        split=split,
+        left_out={},
+    )
+
+
 def bench(
     run: Annotated[Path, typer.Argument(help="Made if it is not there.")],
     task: Annotated[str, typer.Option(help="single_label or multi_label.")] = (
         "single_label"
     ),
-    products: Annotated[int, typer.Option(min=100)] = 100_000,
+    num_products: Annotated[int, typer.Option("--products", min=100)] = 100_000,
     labels: Annotated[int, typer.Option(min=10)] = 1_000,
     cores: Annotated[int, typer.Option(min=1, help="Processors to use.")] = 2,
 ) -> None:
@@ -176,7 +226,7 @@ def bench(
     if not run.exists():
         # In another process, whose memory is not the report's.
         making = multiprocessing.get_context("spawn").Process(
-            target=make, args=(run, task, products, labels)
+            target=make, args=(run, task, num_products, labels)
         )
         making.start()
         making.join()
