@@ -82,8 +82,8 @@ def test_several_others_may_be_right_in_part():
         np.array([True, True, False, True, False]),
         np.array([True, False, False, False, False]),
     ]
-    assert tsne.groups_of(right, others) == list(tsne.GROUPS[:1]) + [
-        *("this_and_some", "only_this", "others_only", "none")
+    assert tsne.groups_of(right, others) == [
+        *("all_right", "this_and_some", "only_this", "others_only", "none")
     ]
 
 

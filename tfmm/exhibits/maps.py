@@ -55,7 +55,7 @@ def maps_of(
         stored = results.read_outputs(run, settings, name, split)
         asked = asked[np.asarray(stored.present)[asked]]
         model = results.load_model(run, name)
-        look = _attention(model) if attends else grad_cam(model)
+        look = attention(model) if attends else grad_cam(model)
         if look is None or not len(asked):
             continue
         some = stored.take(asked)
@@ -78,7 +78,7 @@ def maps_of(
         yield name, of_all, of_each
 
 
-def _attention(model: keras.Model) -> Callable:
+def attention(model: keras.Model) -> Callable:
     """A function from a batch to the maps that a `tbva` tower itself puts out."""
     predict = results.predictor(model)
     return lambda batch, _: predict(batch)["attention"]

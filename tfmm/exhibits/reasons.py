@@ -102,12 +102,11 @@ def reasons_of(
     for name in names:
         if name in settings.towers or len(settings.towers_of(name)) < 2:
             continue
+        told = None
         if isinstance(settings.heads[name], BoostedTrees):
             told = _shap(run, settings, split, name, rows, drawn)
-        elif _can_hide(settings, name):
+        if told is None and _can_hide(settings, name):
             told = _leave_one_out(run, settings, split, name, rows, drawn)
-        else:
-            told = None
         if told is not None:
             yield told
 
