@@ -95,7 +95,7 @@ def test_values_are_shapleys():
         sides = node["left_child"], node["right_child"]
         if node["split_feature"] in known:
             went = row[node["split_feature"]] > node["threshold"]
-            return expected(sides[went], row, known)
+            return expected(sides[int(went)], row, known)
         counts = [x.get("internal_count", x.get("leaf_count")) for x in sides]
         values = [expected(side, row, known) for side in sides]
         return np.average(values, weights=counts)
