@@ -104,12 +104,21 @@ def read_probabilities(
     """
     stored = read_outputs(run, settings, name, split)
     present = np.asarray(stored.present)
-    return _probabilities(run, settings, name, stored.logits, present), present
+    return probabilities(run, settings, name, stored.logits, present), present
 
 
-def _probabilities(
+def probabilities(
     run: Run, settings: Experiment, name: str, logits: np.ndarray, present: np.ndarray
 ) -> np.ndarray:
+    """Calibrated probabilities `(m, C)` of a model's logits, for any products.
+
+    Args:
+        run: A run.
+        settings: Its experiment.
+        name: The model.
+        logits: float32 `(m, C)`, not calibrated.
+        present: bool `(m,)`; the others get the label shares.
+    """
     fitted = read_calibration(run, settings, name)
     prior = np.float32(prior_logits(run, settings))
     tree = hierarchy(run, settings)
@@ -289,7 +298,7 @@ def read_case(
         )
     said = outputs.read_case(place, key, ("logits", "present"))
     present = said["present"]
-    return _probabilities(run, settings, name, said["logits"], present), present
+    return probabilities(run, settings, name, said["logits"], present), present
 
 
 def images_hidden(settings: Experiment, name: str) -> frozenset[str]:
