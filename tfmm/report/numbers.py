@@ -14,7 +14,7 @@ from tfmm.report.answers import Answer, Truth, figures, look
 from tfmm.report.confusion import Paths
 from tfmm.report.coverage import coverage, sureness
 from tfmm.report.leaving_out import left_out
-from tfmm.report.said import Said, Stored
+from tfmm.report.said import Said, Stored, measured
 from tfmm.run import Run
 from tfmm.settings import SPLITS
 
@@ -76,16 +76,7 @@ def of_run(run: Run, settings: Experiment, split: str) -> Measured:
     if not len(targets):
         raise RunError(f"{run.path}: the split {split!r} holds no products")
 
-    def has_outputs(name: str) -> bool:
-        return (run.outputs / name / split).is_dir()
-
-    names = [
-        name
-        for name in (*settings.towers, *settings.heads)
-        if has_outputs(name) and all(map(has_outputs, settings.towers_of(name)))
-    ]
-    if not any(name in settings.towers for name in names):
-        raise RunError(f"{run.path}: no outputs of {split!r}; run tfmm.fit --resume")
+    names = measured(run, settings, split)
     known = [x for x in SPLITS if (run.outputs / "targets" / f"{x}.json").exists()]
     about = Catalogued(
         split=split,
@@ -171,9 +162,7 @@ def _measured(
     by = "top1" if about.task == "single_label" else "micro_f1"
     known = {name: x["validation"] for name, x in found.items() if "validation" in x}
     ranking = comparison.rank(known, by)
-    # What a head was fitted on does not tell how good it is.
-    honest = [x for x in heads if not found[x].get("ranked_on_own_products")]
-    best_heads = [name for name in ranking if name in honest]
+    best_heads = comparison.best_heads(found, ranking)
     oracle = np.any([right[tower] for tower in towers], axis=0)
     numbers = {
         "split": about.split,
