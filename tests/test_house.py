@@ -37,6 +37,7 @@ ORDER = (
     ("results",),
     ("fusion", "networks", "selective"),
     ("stages",),
+    ("exhibits",),
     ("report", "classifier"),
     ("labelling", "spark_context"),
     ("predict_spark",),

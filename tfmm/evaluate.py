@@ -97,7 +97,7 @@ def evaluate(
             if place.model_info_file(model).exists():
                 stages.write_outputs_of(place, settings, model, products, name)
         audit.write_left_out(to or place.report(name), products)
-        print(report.write(place, settings, name, to))
+        print(report.write(place, settings, name, to, products))
 
 
 def compare(paths: list[Path], split: str, to: Path) -> Path:

@@ -55,7 +55,7 @@ def fit(
             for name in settings.heads_in_order():
                 stages.fit_head(place, settings, products, name)
         if "report" in wanted:
-            page = report.write(place, settings, "test")
+            page = report.write(place, settings, "test", catalog=products)
             print(page)
 
 

@@ -46,6 +46,10 @@ class Outputs:
     logits: np.ndarray
     present: np.ndarray
 
+    def take(self, rows: np.ndarray) -> "Outputs":
+        """What it says of some products, `rows` `(m,)`; read into memory."""
+        return Outputs(**{key: getattr(self, key)[rows] for key in ARRAYS})
+
 
 def write(
     directory: Path,

@@ -19,6 +19,7 @@ from tfmm.settings import SPLITS
 
 FINGERPRINT = b"tfmm.catalog"
 TEXT, IMAGE = "text.", "image."
+SHOWN_LETTERS = 300  # of a text
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,22 @@ class Products:
             images={name: values[rows] for name, values in self.images.items()},
             labels=tuple(self.labels[row] for row in rows),
         )
+
+    def shown(self, row: int) -> dict[str, dict[str, str]]:
+        """`texts`, cut, and `images` of a product, as reports show them.
+
+        Modalities that it lacks are absent.
+        """
+        texts = {name: values[row] for name, values in self.texts.items()}
+        paths = {name: values[row] for name, values in self.images.items()}
+        return {
+            "texts": {
+                name: text if len(text) <= SHOWN_LETTERS else text[:SHOWN_LETTERS] + "…"
+                for name, text in texts.items()
+                if text
+            },
+            "images": {name: path for name, path in paths.items() if path},
+        }
 
 
 def write(run: Run, catalog: Catalog, name: str = "") -> None:

@@ -103,12 +103,21 @@ def read_probabilities(
     """
     stored = read_outputs(run, settings, name, split)
     present = np.asarray(stored.present)
-    return _probabilities(run, settings, name, stored.logits, present), present
+    return probabilities(run, settings, name, stored.logits, present), present
 
 
-def _probabilities(
+def probabilities(
     run: Run, settings: Experiment, name: str, logits: np.ndarray, present: np.ndarray
 ) -> np.ndarray:
+    """Calibrated probabilities `(m, C)` of a model's logits, for any products.
+
+    Args:
+        run: A run.
+        settings: Its experiment.
+        name: The model.
+        logits: float32 `(m, C)`, not calibrated.
+        present: bool `(m,)`; the others get the label shares.
+    """
     return calibration.probabilities(
         settings.catalog.task,
         read_calibration(run, settings, name),
@@ -271,7 +280,7 @@ def read_case(
         )
     said = outputs.read_case(place, key, ("logits", "present"))
     present = said["present"]
-    return _probabilities(run, settings, name, said["logits"], present), present
+    return probabilities(run, settings, name, said["logits"], present), present
 
 
 def images_hidden(settings: Experiment, name: str) -> frozenset[str]:

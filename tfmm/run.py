@@ -21,6 +21,7 @@ RUN/
   models/MODEL/folds/N/      the same for the tower of a fold, and what it says
   cache/MODALITY-SIDE/       decoded images; may be deleted
   outputs/                   see outputs.py
+  exhibits/SPLIT/            what reports show that needs models; see exhibits/
   report/SPLIT/              report.json, index.html, *.png
   search/MODEL/              see search/__init__.py
   lock                       held by the process that works here
@@ -76,6 +77,7 @@ OWN_NAMES = {
     "audit",
     "cache",
     "catalog",
+    "exhibits",
     "experiment.toml",
     "lock",
     "models",
@@ -235,6 +237,9 @@ class Run:
 
     def calibration_file(self, name: str) -> Path:
         return self.outputs / name / "calibration.json"
+
+    def exhibits_file(self, split: str) -> Path:
+        return self.path / "exhibits" / split / "exhibits.json"
 
     def report(self, split: str) -> Path:
         return self.path / "report" / split

@@ -227,6 +227,8 @@ def test_evaluate_measures_another_file(fitted, tmp_path, catalog_file):
     assert "labels that the run does not have 2 ('bed' ...)" in done.stderr
     report = json.loads((run / "report" / "later" / "report.json").read_text())
     assert report["products"] == 20
+    assert set(report["models"]["policy"]["reasons"]["of"]) == {"title", "image"}
+    assert any(x.get("maps") for x in report["shown"].values())
     left_out = (run / "report" / "later" / "left_out.csv").read_text()
     assert left_out.splitlines()[1:] == ["X2,no label that is kept"]
     kept = products.read(Run(run), "later")

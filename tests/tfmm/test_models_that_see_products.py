@@ -134,3 +134,37 @@ def test_a_head_over_both_is_exported_and_verified(seeing, tmp_path):
     assert done.returncode == 0, done.stderr
     done = command("-m", "export.verify", tmp_path / "models" / "1")
     assert done.returncode == 0, done.stderr
+
+
+def test_towers_under_a_joint_network_are_hidden_by_their_modality(seeing):
+    settings = seeing.read_experiment()
+    report = read_json(seeing.report("test") / "report.json")
+    everything, present = results.read_probabilities(
+        seeing, settings, "together", "test"
+    )
+    first, each = everything.argmax(axis=1), np.arange(len(everything))
+    without = results.read_cases(seeing, settings, "together", "test")
+    for tower in ("title", "image"):
+        hidden, _ = without[f"without_{tower}"]
+        falls = (everything - hidden)[each, first][present]
+        told = report["models"]["together"]["reasons"]["of"][tower]
+        np.testing.assert_allclose(told, np.abs(falls).mean(), atol=1e-4)
+    # A head over it: without the title, the joint network has the image alone.
+    over = report["models"]["over"]["reasons"]["of"]
+    assert set(over) == {"title", "image", "looking"}
+    assert all(np.array(list(over.values())) >= 0)
+
+
+def test_reports_show_where_towers_look(seeing, products):
+    report = read_json(seeing.report("test") / "report.json")
+    about = report["models"]["looking"]["attention"]
+    assert about["products"] == len(products.present_rows("image", "test"))
+    assert np.shape(about["mean"]) == (8, 8)
+    assert about["expected"] == 28 / 64
+    maps = [x["maps"] for x in report["shown"].values() if x.get("maps")]
+    assert maps
+    for shown in maps:
+        assert shown["looking"]["kind"] == "attention"
+        assert np.shape(shown["looking"]["grid"]) == (8, 8)
+        assert shown["photo"]["kind"] == shown["image"]["kind"] == "grad_cam"
+        assert np.shape(shown["photo"]["grid"])[0] >= 4

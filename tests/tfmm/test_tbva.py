@@ -8,6 +8,7 @@ from keras import layers
 
 from tfmm import settings as tables
 from tfmm.errors import ExperimentError
+from tfmm.exhibits import maps
 from tfmm.layers import LAYERS
 from tfmm.towers import TOWERS
 from tfmm.towers.tbva import tbva
@@ -431,3 +432,21 @@ def test_other_networks_are_refused():
 def test_another_number_of_classes_is_refused(tiny):
     with pytest.raises(ValueError, match="`num_classes` must be 3"):
         tbva(settings(), image_tower(), text_tower(), 4)
+
+
+def test_maps_that_reports_show_are_the_weights_of_the_layer(tiny):
+    model = build(insert_at="conv2", initializer_stddev=0.5)
+    shown = maps.attention(model)(PRODUCTS, None)
+    inside = model.get_layer("backbone")
+    layer = inside.get_layer("text_attention")
+    parts = keras.Model(inside.inputs, [*layer.input, layer.output[1]])
+    to_backbone = keras.Model(
+        model.input, inside._inbound_nodes[0].input_tensors, name="to_backbone"
+    )
+    cells, query, weights = parts(to_backbone(PRODUCTS))
+    cells = np.reshape(cells, (len(TEXTS), 64, -1))
+    scores = np.einsum("nkd,nd->nk", cells, query) / cells.shape[-1] ** 0.5
+    by_hand = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(weights, by_hand, rtol=1e-4)
+    np.testing.assert_allclose(np.reshape(shown, by_hand.shape), by_hand, rtol=1e-4)
+    assert by_hand[0].std() > 1e-4

@@ -83,7 +83,7 @@ BOOSTERS = {
 @pytest.mark.parametrize("kind", BOOSTERS)
 def test_scores_and_probabilities_are_lightgbms(kind):
     booster = grow(**BOOSTERS[kind])
-    layer = TreeEnsemble.holding(read_trees(booster.model_to_string()))
+    layer = TreeEnsemble.of_lightgbm(booster.model_to_string())
     rows = asked(booster)
     found = np.asarray(layer(rows), np.float64)
     expected = booster.predict(rows, raw_score=True).reshape(ROWS, -1)
@@ -99,7 +99,7 @@ def test_scores_and_probabilities_are_lightgbms(kind):
 
 @pytest.fixture(scope="module")
 def layer():
-    return TreeEnsemble.holding(read_trees(grow().model_to_string()), name="trees")
+    return TreeEnsemble.of_lightgbm(grow().model_to_string(), name="trees")
 
 
 def test_it_is_the_same_after_saving(layer, tmp_path):

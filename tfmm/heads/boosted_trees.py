@@ -26,7 +26,6 @@ from tfmm.layers.prior_when_absent import PriorWhenAbsent
 from tfmm.layers.tree_ensemble import TreeEnsemble
 from tfmm.layers.unit_features import UnitFeatures
 from tfmm.settings import BoostedTrees
-from tfmm.trees import read_trees
 
 PRODUCTS_AT_ONCE = 256
 NUM_THREADS = 2
@@ -275,7 +274,7 @@ def _grow(
     if not booster.feature_importance("split").any():
         raise _no_split(settings)
     text = booster.model_to_string(num_iteration=booster.best_iteration)
-    return TreeEnsemble.holding(read_trees(text), name="trees")
+    return TreeEnsemble.of_lightgbm(text, name="trees")
 
 
 def _no_split(settings: BoostedTrees) -> RunError:

@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 from keras import ops
 
 from tfmm.heads.inputs import HeadInputs, to_probabilities
+
+# How many features tell of one tower, of all of them together, and of the label itself.
+OF_A_TOWER, TOGETHER, OF_A_LABEL = 4, 7, 1
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,20 @@ def candidates(
         features=ops.stack([*features, *together], axis=-1),
         asked=ops.any(ops.stack(asked), axis=0),
     )
+
+
+def subjects(num_towers: int) -> np.ndarray:
+    """What each feature of `candidates` tells of: int `(F,)`.
+
+    A tower's position; after the last one comes all towers together, and then the
+    label itself.
+
+    Example:
+    >>> subjects(1).tolist()
+    [0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 2]
+    """
+    sizes = [*num_towers * [OF_A_TOWER], TOGETHER, OF_A_LABEL]
+    return np.repeat(np.arange(len(sizes)), sizes)
 
 
 def _rank(scores):

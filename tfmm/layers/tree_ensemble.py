@@ -1,10 +1,14 @@
 """TreeEnsemble: LightGBM's trees in plain TensorFlow operations."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmm.trees import ZERO, Trees
+from tfmm.trees import ZERO, read_trees
+
+SOURCE_FILE = "lightgbm.txt"
 
 
 @keras.saving.register_keras_serializable(package="tfmm")
@@ -16,8 +20,9 @@ class TreeEnsemble(keras.layers.Layer):
     answers add up to a leaf. This costs as many steps as the largest tree has splits,
     each without jumps through memory.
 
-    `TreeEnsemble.holding(trees)` makes one with its weights set. The config holds the
-    sizes alone; the trees are weights, which training leaves as they are.
+    `TreeEnsemble.of_lightgbm(text)` makes one with its weights set. The config holds
+    the sizes alone; the trees are weights, which training leaves as they are. A saved
+    model also keeps the text, from which LightGBM can explain its scores.
 
     Leaves are summed in float64 and the sums rounded to float32, whatever the dtype
     policy. NaN, infinities and numbers within 1e-35 of zero go where LightGBM sends
@@ -34,6 +39,10 @@ class TreeEnsemble(keras.layers.Layer):
     Call arguments:
         inputs: Float tensor `(..., num_features)`.
         where: bool tensor `(...)`: the rows to score; all of them if absent.
+
+    Attributes:
+        source: What `lightgbm.Booster.model_to_string` returned; `""` if the layer was
+            made otherwise, or saved before the text was kept.
 
     Returns:
         float32 tensor `(..., num_classes)`, zeros for rows that are not scored.
@@ -76,10 +85,12 @@ class TreeEnsemble(keras.layers.Layer):
         self.num_splits = num_splits
         self.num_trees = num_trees
         self.num_classes = num_classes
+        self.source = ""
 
     @classmethod
-    def holding(cls, trees: Trees, **kwargs) -> "TreeEnsemble":
-        """A built layer with the sizes and the weights of `trees`."""
+    def of_lightgbm(cls, text: str, **kwargs) -> "TreeEnsemble":
+        """A built layer with the trees of what `model_to_string` returned."""
+        trees = read_trees(text)
         num_splits, num_trees = trees.columns.shape
         layer = cls(
             num_features=trees.num_features,
@@ -92,6 +103,7 @@ class TreeEnsemble(keras.layers.Layer):
         layer.build((None, trees.num_features))
         for name, _, dtype in layer._arrays():
             getattr(layer, name).assign(getattr(trees, name).astype(dtype))
+        layer.source = text
         return layer
 
     def _arrays(self) -> list[tuple[str, tuple[int, ...], str]]:
@@ -126,6 +138,12 @@ class TreeEnsemble(keras.layers.Layer):
                 name=name,
             )
             setattr(self, name, weight)
+
+    def save_assets(self, dir_path):
+        (Path(dir_path) / SOURCE_FILE).write_text(self.source, encoding="utf-8")
+
+    def load_assets(self, dir_path):
+        self.source = (Path(dir_path) / SOURCE_FILE).read_text(encoding="utf-8")
 
     def call(self, inputs, where=None):
         if where is not None:

@@ -5,21 +5,33 @@ import re
 from pathlib import Path
 from typing import Any
 
+from tfmm import exhibits
+from tfmm.catalog import Catalog
 from tfmm.experiment import Experiment
-from tfmm.report import misfiled
-from tfmm.report.numbers import compute
+from tfmm.report import galleries, misfiled, tsne
+from tfmm.report.numbers import of_run
 from tfmm.report.page import draw
 from tfmm.run import Run, replacing
 
 
-def write(run: Run, settings: Experiment, split: str, to: Path | None = None) -> Path:
+def write(
+    run: Run,
+    settings: Experiment,
+    split: str,
+    to: Path | None = None,
+    catalog: Catalog | None = None,
+) -> Path:
     """Computes a split's report from stored outputs and draws its page.
+
+    What needs models rather than outputs is read from the run's exhibits, if the split
+    has any.
 
     Args:
         run: A run whose models have outputs of the split.
         settings: Its experiment.
         split: A split, or the name given to another labelled catalog.
         to: Folder; `RUN/report/SPLIT` by default.
+        catalog: The products themselves; if given, exhibits are made first.
 
     Returns:
         The path of `index.html`.
@@ -28,7 +40,16 @@ def write(run: Run, settings: Experiment, split: str, to: Path | None = None) ->
         RunError: If outputs are missing, truncated or stale.
     """
     folder = to or run.report(split)
-    numbers = compute(run, settings, split)
+    measured = of_run(run, settings, split)
+    numbers = measured.numbers
+    numbers["galleries"] = galleries.choose(measured, settings.seed)
+    numbers["shown"] = galleries.show(run, settings, split, numbers)
+    of_towers = tsne.of_towers(run, settings, split, measured)
+    if of_towers:
+        numbers["tsne"] = of_towers
+    if catalog is not None:
+        exhibits.write(run, settings, catalog, split, numbers)
+    exhibits.add(run, settings, split, numbers)
     listed = misfiled.write(run, settings, split, numbers, folder)
     if listed:
         numbers["misfiled"] = listed

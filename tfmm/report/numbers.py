@@ -14,7 +14,7 @@ from tfmm.report.answers import Answer, Truth, figures, look
 from tfmm.report.confusion import Paths
 from tfmm.report.coverage import coverage, sureness
 from tfmm.report.leaving_out import left_out
-from tfmm.report.said import Said, Stored
+from tfmm.report.said import Said, Stored, measured
 from tfmm.run import Run
 from tfmm.settings import SPLITS
 
@@ -40,14 +40,33 @@ class Catalogued:
     split_products: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Measured:
+    """The numbers of a report, and what they are counted from.
+
+    Attributes:
+        numbers: The content of `report.json`, but for what shows single products.
+        truth: The labels that the products have.
+        answers: Model -> what is kept of its answers.
+        groups: int `(n,)`, from 0 without gaps: products that belong together.
+    """
+
+    numbers: dict[str, Any]
+    truth: Truth
+    answers: Mapping[str, Answer]
+    groups: np.ndarray
+
+
 def compute(run: Run, settings: Experiment, split: str) -> dict[str, Any]:
-    """Computes `report.json` of one split from stored outputs.
+    """The numbers of `of_run` alone."""
+    return of_run(run, settings, split).numbers
+
+
+def of_run(run: Run, settings: Experiment, split: str) -> Measured:
+    """Computes the numbers of one split from stored outputs.
 
     Models are those of the experiment whose outputs are there, and their towers'.
-
-    Returns:
-        The content of `report.json`; measures that a task or a model does not have
-        are absent.
+    Measures that a task or a model does not have are absent.
 
     Raises:
         RunError: If no model has outputs, the split is empty, or outputs are damaged
@@ -57,16 +76,7 @@ def compute(run: Run, settings: Experiment, split: str) -> dict[str, Any]:
     if not len(targets):
         raise RunError(f"{run.path}: the split {split!r} holds no products")
 
-    def has_outputs(name: str) -> bool:
-        return (run.outputs / name / split).is_dir()
-
-    names = [
-        name
-        for name in (*settings.towers, *settings.heads)
-        if has_outputs(name) and all(map(has_outputs, settings.towers_of(name)))
-    ]
-    if not any(name in settings.towers for name in names):
-        raise RunError(f"{run.path}: no outputs of {split!r}; run tfmm.fit --resume")
+    names = measured(run, settings, split)
     known = [x for x in SPLITS if (run.outputs / "targets" / f"{x}.json").exists()]
     about = Catalogued(
         split=split,
@@ -78,7 +88,9 @@ def compute(run: Run, settings: Experiment, split: str) -> dict[str, Any]:
     )
     groups = outputs.read_groups(run.outputs, split)
     models = Stored(run, settings, split, names)
-    return measure(about, targets, groups, settings.seed, models)
+    truth = Truth.of(about.task, targets, len(about.label_names))
+    del targets
+    return _measured(about, truth, groups, settings.seed, models)
 
 
 def measure(
@@ -88,7 +100,7 @@ def measure(
     seed: int,
     models: Mapping[str, Said],
 ) -> dict[str, Any]:
-    """Computes the content of `report.json` from what models say.
+    """Computes the numbers of `report.json` from what models say.
 
     Reads no file, so products of several runs can be measured together.
 
@@ -101,7 +113,16 @@ def measure(
             with every head the towers that it hears. Each is asked for once.
     """
     truth = Truth.of(about.task, targets, len(about.label_names))
-    del targets
+    return _measured(about, truth, groups, seed, models).numbers
+
+
+def _measured(
+    about: Catalogued,
+    truth: Truth,
+    groups: np.ndarray,
+    seed: int,
+    models: Mapping[str, Said],
+) -> Measured:
     paths = Paths(about.label_names, about.path_separator)
     draws = bootstrap.Draws(groups, seed)
     found: dict[str, dict[str, Any]] = {}
@@ -141,11 +162,9 @@ def measure(
     by = "top1" if about.task == "single_label" else "micro_f1"
     known = {name: x["validation"] for name, x in found.items() if "validation" in x}
     ranking = comparison.rank(known, by)
-    # What a head was fitted on does not tell how good it is.
-    honest = [x for x in heads if not found[x].get("ranked_on_own_products")]
-    best_heads = [name for name in ranking if name in honest]
+    best_heads = comparison.best_heads(found, ranking)
     oracle = np.any([right[tower] for tower in towers], axis=0)
-    return {
+    numbers = {
         "split": about.split,
         "task": about.task,
         "products": truth.products,
@@ -161,6 +180,7 @@ def measure(
         "groups": comparison.tower_pairs(towers, heads, right),
         **_of_towers(truth, [x for x in ranking if x in towers] or towers, said),
     }
+    return Measured(numbers, truth, said, groups)
 
 
 def _of_labels(about: Catalogued, truth: Truth, paths: Paths) -> dict[str, Any]:

@@ -26,9 +26,12 @@ def _valued(trials: Sequence[Record], status: str) -> list[Record]:
     return [x for x in trials if x.status == status and x.value is not None]
 
 
-def _window(axes: Any, trials: Sequence[Record], measure: str) -> None:
-    """Shows where most trials are; a few that are far off would flatten the rest."""
-    values = _shown([x.value for x in trials if x.value is not None], measure)
+def _values(trials: Sequence[Record], measure: str) -> np.ndarray:
+    return _shown([x.value for x in trials if x.value is not None], measure)
+
+
+def _window(axes: Any, values: np.ndarray, measure: str) -> None:
+    """Shows where most values are; a few that are far off would flatten the rest."""
     low, high = np.quantile(values, [0.1, 0.9])
     room = max(1.5 * (high - low), 1e-4)
     best = values.min() if measure in SMALL_IS_GOOD else values.max()
@@ -66,7 +69,7 @@ def history(trials: Sequence[Record], measure: str) -> Picture:
             color=GREEN,
             label="best so far",
         )
-        _window(axes, trials, measure)
+        _window(axes, _values(trials, measure), measure)
         failed = [x.number for x in trials if x.status == "failed"]
         if failed:
             bottom = axes.get_ylim()[0]
@@ -111,6 +114,12 @@ def curves(trials: Sequence[Record], measure: str) -> Picture:
                 linewidth=2.2 if is_best else 1.0,
                 zorder=3 if is_best else 1,
             )
+        reached = [
+            x
+            for record in trials
+            for x in np.abs(np.maximum.accumulate(record.outcome["curve"] or [np.nan]))
+        ]
+        _window(axes, np.array(reached)[~np.isnan(reached)], measure)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
         axes.set_ylabel("best so far on validation")
@@ -183,7 +192,7 @@ def parameter(drawn: Parameter, trials: Sequence[Record], measure: str) -> Pictu
                 markersize=4,
                 alpha=0.8,
             )
-        _window(axes, trials, measure)
+        _window(axes, _values(trials, measure), measure)
         bottom = axes.get_ylim()[0]
         failed = [i for i, x in enumerate(trials) if x.status == "failed" and known[i]]
         axes.plot(

@@ -39,7 +39,8 @@ def importance(
 ) -> Importance | None:
     """Permutation importance of the parameters in a random forest.
 
-    Only trials that went through count. A value is a number, or the place of an option
+    Trials that failed do not count; one that was stopped early counts with the best
+    that it had reached. A value is a number, or the place of an option
     among the options; one that was not drawn is told by a number below all.
 
     Returns:
@@ -48,7 +49,7 @@ def importance(
     Reference:
     - [Breiman, 2001](https://doi.org/10.1023/A:1010933404324), section 10.
     """
-    done = [x for x in trials if x.status == "done" and x.value is not None]
+    done = [x for x in trials if x.value is not None]
     values = np.array([x.value for x in done])
     if len(done) < FEWEST_TRIALS or not parameters or np.ptp(values) == 0:
         return None

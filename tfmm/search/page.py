@@ -175,7 +175,7 @@ def _parameters(
     if weights is None:
         blocks.append(
             Words(
-                f"With fewer than {FEWEST_TRIALS} trials that went through, nothing is "
+                f"With fewer than {FEWEST_TRIALS} trials that did not fail, nothing is "
                 "said of how much each parameter matters."
             )
         )

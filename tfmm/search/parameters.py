@@ -113,11 +113,10 @@ def _is_log(node: Node) -> bool:
     if isinstance(node, Range):
         return node.is_log
     if isinstance(node, Choice):
-        numbers = [
-            x.value
-            for x in node.options
-            if isinstance(x, Constant) and isinstance(x.value, int | float)
-        ]
+        values = [x.value for x in node.options if isinstance(x, Constant)]
+        # [10], [20], [50] are drawn as the numbers that they hold.
+        values = [x[0] if isinstance(x, list) and len(x) == 1 else x for x in values]
+        numbers = [x for x in values if isinstance(x, int | float)]
         # 16, 32, 64, 128
         return (
             len(numbers) > 2 and min(numbers) > 0 and max(numbers) >= 8 * min(numbers)

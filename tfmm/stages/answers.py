@@ -198,7 +198,7 @@ def _write_cases(
     if settings.sees_products(name):
         predict = results.predictor(model)
     else:
-        predict = _fusion_predictor(run, settings, name)
+        predict = fusion_predictor(run, settings, name)
     answers = {}
     for hidden in cases:
         batches: Iterable
@@ -210,7 +210,7 @@ def _write_cases(
             )
         else:
             inputs = {
-                source: _heard(run, settings, source, stored_as, hidden)
+                source: heard(run, settings, source, stored_as, hidden)
                 for source in settings.sources_of(name)
             }
             present = np.any([x["present"] for x in inputs.values()], axis=0)
@@ -227,7 +227,7 @@ def _write_cases(
     outputs.write_cases(path, mark, answers)
 
 
-def _fusion_predictor(run: Run, settings: Experiment, name: str):
+def fusion_predictor(run: Run, settings: Experiment, name: str):
     """A function from a batch of sources' answers to the head's."""
     fusion = Fusion(run, settings, name)
     forward = tf.function(fusion, reduce_retracing=True)
@@ -238,18 +238,41 @@ def _fusion_predictor(run: Run, settings: Experiment, name: str):
     return predict
 
 
-def _heard(
-    run: Run, settings: Experiment, source: str, split: str, hidden: frozenset[str]
+def heard(
+    run: Run,
+    settings: Experiment,
+    source: str,
+    split: str,
+    hidden: frozenset[str],
+    rows: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """What heads hear of a tower or a joint network with modalities hidden."""
+    """What heads hear of a tower or a joint network with modalities hidden.
+
+    Args:
+        run: A run.
+        settings: Its experiment.
+        source: A tower or a joint network.
+        split: As in the outputs store.
+        hidden: Modalities that are taken as if no product had them.
+        rows: int `(m,)`, the products to tell of; all of them if absent.
+
+    Returns:
+        `features` `(m, d)`, calibrated `logits` `(m, C)`, `present` `(m,)`.
+
+    Raises:
+        RunError: If outputs are missing, truncated or stale.
+    """
     stored = results.read_outputs(run, settings, source, split)
     own = frozenset(settings.modalities_of(source)) & hidden
-    if own in results.hidden_sets(settings, source):
+    told = own in results.hidden_sets(settings, source)
+    if told:
         _, catalog_fingerprint = outputs.read_targets(run.outputs, split)
         mark = results.outputs_fingerprint(run, settings, source, catalog_fingerprint)
         cases = outputs.read_cases(run.cases(source, split), mark)
         stored = replace(stored, **cases[results.case_key(own)])
-    elif own:
+    if rows is not None:
+        stored = stored.take(rows)
+    if own and not told:
         nothing = np.zeros(len(stored.ids), bool)
         stored = replace(
             stored,

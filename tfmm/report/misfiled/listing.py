@@ -23,7 +23,6 @@ from tfmm.settings.wiring import fitted_on
 # So many products are shown, and so many kinds of mistake told.
 FIRST = 100
 KINDS = 20
-TEXT_LETTERS = 300  # of a text that is shown
 
 
 @dataclass(frozen=True)
@@ -230,15 +229,7 @@ def _show(run: Run, entries: Sequence[dict[str, Any]]) -> None:
         looks[split] = here, {str(name): row for row, name in enumerate(here.ids)}
     for entry in entries:
         here, rows = looks[entry["split"]]
-        row = rows[entry["id"]]
-        texts = {name: values[row] for name, values in here.texts.items()}
-        entry["texts"] = {
-            name: text if len(text) <= TEXT_LETTERS else text[:TEXT_LETTERS] + "…"
-            for name, text in texts.items()
-            if text
-        }
-        paths = {name: values[row] for name, values in here.images.items()}
-        entry["images"] = {name: path for name, path in paths.items() if path}
+        entry |= here.shown(rows[entry["id"]])
 
 
 def _kinds(
