@@ -21,7 +21,9 @@ Every `--swap-every` seconds a new version appears beside the old one, and the o
 one is taken away once the new one answers. `--second` alternates with another
 bundle, so that an answer of the wrong version is seen where the protocol tells the
 version. Memory, threads and open files of the server are looked at each second; the
-last fifth of the time is held against the second one.
+last fifth of the time is held against the second one. What a server takes in its first
+quarter of an hour, `--warm-up` leaves out: the C library's heap then holds all that
+several threads and two versions at once ever need at a time.
 
 With `--server` and `--rest` a running server is asked instead; it gets new versions
 only if `--base-path` names the folder of its versions, and its memory is looked at
@@ -58,6 +60,9 @@ def soak(
         Path | None, typer.Option(help="Folder of the images; the table's by default.")
     ] = None,
     minutes: Annotated[float, typer.Option(min=0.01, help="How long.")] = 30.0,
+    warm_up: Annotated[
+        float, typer.Option(min=0.0, help="Minutes of the same before those.")
+    ] = 0.0,
     clients: Annotated[int, typer.Option(min=1, help="Clients at once.")] = 3,
     think: Annotated[
         float, typer.Option(min=0.0, help="Mean seconds between a client's requests.")
@@ -125,6 +130,7 @@ def soak(
         timeout_s=timeout,
         may_grow=may_grow,
         seed=seed,
+        warm_up_s=warm_up * 60,
     )
     with contextlib.ExitStack() as stack:
         if server is None:

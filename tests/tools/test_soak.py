@@ -72,6 +72,18 @@ def test_neither_the_start_nor_a_change_of_version_counts_as_growth():
     assert problems(swapping) == []
 
 
+def test_what_a_warm_up_takes_is_left_out_and_told_by_minute():
+    taken = [
+        Sample(float(s), int(min(1000 + s, 1200) * MIB), 20, 30, True)
+        for s in range(700)
+    ]
+    assert memory.judge(taken, 700.0, 0.05)["problems"] == []
+    grown = memory.judge(taken, 300.0, 0.05, 100.0)
+    assert grown["problems"] == []  # 1200 already in its second fifth
+    assert memory.judge(taken[:250], 250.0, 0.05)["problems"]
+    assert grown["rss_mib_by_minute"][:5] == [1029.5, 1089.5, 1149.5, 1200.0, 1200.0]
+
+
 def test_growth_that_shows_only_between_changes_is_told():
     taken = samples(
         lambda s: 1500 if s % 10 < 4 else 1000 + 10 * (s // 10),

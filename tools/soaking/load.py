@@ -30,6 +30,7 @@ class Options:
         timeout_s: Limit of one request.
         may_grow: Share by which memory may grow.
         seed: Of everything that is drawn.
+        warm_up_s: How long it is kept busy before that; only memory is not judged then.
     """
 
     duration_s: float
@@ -39,6 +40,12 @@ class Options:
     timeout_s: float = 60.0
     may_grow: float = 0.05
     seed: int = 0
+    warm_up_s: float = 0.0
+
+    @property
+    def whole_s(self) -> float:
+        """Both together."""
+        return self.warm_up_s + self.duration_s
 
 
 @dataclass(frozen=True)
@@ -116,7 +123,7 @@ def load(
             return dead or enough(tally) or any(client.bug for client in clients)
 
         def tell(now_s: float) -> None:
-            line = f"{now_s:.0f} of {options.duration_s:.0f} s: {tally.line()}"
+            line = f"{now_s:.0f} of {options.whole_s:.0f} s: {tally.line()}"
             if swapper is not None:
                 line += f", version {swapper.version}"
             if sampler is not None and sampler.samples:
@@ -124,7 +131,7 @@ def load(
             say(line)
 
         try:
-            _wait(options.duration_s, is_over, tell)
+            _wait(options.whole_s, is_over, tell)
         finally:
             lasted_s = time.monotonic() - start_s
             for client in clients:
@@ -144,7 +151,10 @@ def load(
         problems.append(f"a change of version failed: {swapper.problem}")
     held = None
     if sampler is not None:
-        held = memory.judge(sampler.samples, lasted_s, options.may_grow)
+        judged_s = max(lasted_s - options.warm_up_s, 0.0)
+        held = memory.judge(
+            sampler.samples, judged_s, options.may_grow, options.warm_up_s
+        )
         problems += held.pop("problems")
     return {
         "lasted_s": round(lasted_s, 1),

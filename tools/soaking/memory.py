@@ -74,34 +74,43 @@ class Sampler:
 
 
 def judge(
-    samples: Sequence[Sample], duration_s: float, may_grow: float
+    samples: Sequence[Sample],
+    duration_s: float,
+    may_grow: float,
+    warm_up_s: float = 0.0,
 ) -> dict[str, Any]:
     """Whether memory, threads and open files stay as they are.
 
     A server takes its memory during its first minutes, and a version that is being
-    loaded is one more for a while. So only samples between two changes of version
-    count, and the last fifth of the time is held against the second one, by their
-    medians. Of memory the share must not be above `may_grow`; of threads and files
-    the number must not be above `MAY_GROW`.
+    loaded is one more for a while. So only samples after the warm-up and between two
+    changes of version count, and the last fifth of the time is held against the second
+    one, by their medians. Of memory the share must not be above `may_grow`; of
+    threads and files the number must not be above `MAY_GROW`.
 
     Args:
         samples: Sequence of `Sample`.
-        duration_s: How long the load lasted.
+        duration_s: How long the load lasted, the warm-up left out.
         may_grow: Share of the memory, above 0.
+        warm_up_s: How long the load lasted before that.
 
     Returns:
-        Dict of `samples`, `highest_mib`, for each of `rss_mib`, `threads` and
-        `files` its `early` and `late` median, `rss_mib_per_hour` (the median of the
-        slopes between the samples of the two fifths), and `problems`, a list of
-        lines that is empty if nothing grows.
+        Dict of `samples`, `highest_mib`, `rss_mib_by_minute` (medians, of the warm-up
+        too, of minutes that have a sample that counts), for each of `rss_mib`,
+        `threads` and `files` its `early` and `late` median, `rss_mib_per_hour` (the
+        median of the slopes between the samples of the two fifths), and `problems`, a
+        list of lines that is empty if nothing grows.
     """
     settled = [sample for sample in samples if sample.settled]
-    fifth_s = duration_s / 5
-    early = [s for s in settled if fifth_s <= s.time_s < 2 * fifth_s]
-    late = [s for s in settled if s.time_s >= 4 * fifth_s]
+    first, second, last = (warm_up_s + x * duration_s / 5 for x in (1, 2, 4))
+    early = [s for s in settled if first <= s.time_s < second]
+    late = [s for s in settled if s.time_s >= last]
     found: dict[str, Any] = {
         "samples": len(samples),
         "highest_mib": max((s.rss for s in samples), default=0) / MIB,
+        "rss_mib_by_minute": [
+            round(statistics.median(minute) / MIB, 1)
+            for _, minute in sorted(_by_minute(settled).items())
+        ],
     }
     if not early or not late:
         return found | {
@@ -133,6 +142,13 @@ def judge(
         found[name] = _pair(medians[name])
     found["rss_mib_per_hour"] = _slope(early, late) * 3600 / MIB
     return found | {"problems": problems}
+
+
+def _by_minute(samples: Sequence[Sample]) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    for sample in samples:
+        found.setdefault(int(sample.time_s // 60), []).append(sample.rss)
+    return found
 
 
 def _pair(medians: tuple[float, float], unit: int = 1) -> dict[str, float]:
