@@ -4,6 +4,10 @@ import pickle
 import random
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -307,3 +311,55 @@ def test_a_worker_tells_what_fails_and_outlives_it(run, tmp_path):
         assert not worker.is_alive or worker.do(task).status == "failed"
     finally:
         worker.close()
+
+
+@pytest.mark.slow
+def test_a_key_of_what_the_target_hears_makes_that_anew(catalog_file, tmp_path):
+    file = tmp_path / "e.toml"
+    text = """[search.policy]
+hidden_units = [[5], [8]]
+"towers.title.filters" = [2, 6]
+data_rate = 0.5
+"""
+    file.write_text(f"{EXPERIMENT}\n{text}", encoding="utf-8")
+    path = tmp_path / "run"
+    done = command(*words(file, catalog_file, path), "--trials", "2")
+    assert done.returncode == 0, done.stderr
+    folder = path / "search" / "policy"
+    kept = json.loads((folder / "trials" / "0001" / "trial.json").read_text())
+    assert kept["is_whole"]
+    assert kept["data"]["catalog"]["data_rate"] == 0.5
+    assert kept["outcome"]["status"] == "done"
+    said = (folder / "trials" / "0001" / "output.txt").read_text()
+    assert "title: epoch 1" in said
+    assert not (folder / "trials" / "0001" / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_by_the_system_is_resumed(
+    fitted, catalog_file, tmp_path
+):
+    file = tmp_path / "e.toml"
+    file.write_text(EXPERIMENT + SPACE, encoding="utf-8")
+    found = []
+    for name in ("whole", "killed"):
+        path = tmp_path / name
+        shutil.copytree(fitted, path)
+        journal = path / "search" / "policy" / "search.jsonl"
+        flags = ("--trials", "6", "--parallel", "2")
+        call = [sys.executable, *map(str, (*words(file, catalog_file, path), *flags))]
+        if name == "killed":
+            process = subprocess.Popen(call)
+            while not journal.exists() or journal.read_text().count("\n") < 4:
+                time.sleep(0.1)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            call.append("--resume")
+        subprocess.run(call, check=True)
+        lines = map(json.loads, journal.read_text().splitlines()[1:])
+        kept = ("status", "value", "curve")
+        found.append(
+            {x["number"]: (x["values"], [x["outcome"][k] for k in kept]) for x in lines}
+        )
+    assert sorted(found[0]) == list(range(6))
+    assert found[0] == found[1]
