@@ -14,7 +14,7 @@ def say(message: str) -> None:
 
 
 @contextmanager
-def progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+def progress(description: str, total: int | None) -> Iterator[Callable[..., None]]:
     """Shows how far some work is.
 
     Args:
@@ -22,7 +22,8 @@ def progress(description: str, total: int | None) -> Iterator[Callable[[int], No
         total: Steps there are; `None` if unknown.
 
     Yields:
-        A function to call with the number of steps done so far.
+        A function to call with the number of steps done so far, and with a few words
+        on how it goes, if there are any.
     """
     if sys.stderr.isatty():
         from rich.console import Console
@@ -30,14 +31,16 @@ def progress(description: str, total: int | None) -> Iterator[Callable[[int], No
 
         with Progress(console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(description, total=total)
-            yield lambda done: bar.update(task, completed=done)
+            yield lambda done, words="": bar.update(
+                task, completed=done, description=f"{description} {words}".strip()
+            )
         return
     last = time.monotonic()
 
-    def log(done: int) -> None:
+    def log(done: int, words: str = "") -> None:
         nonlocal last
         if time.monotonic() - last >= LOG_INTERVAL_S:
             last = time.monotonic()
-            say(f"{description}: {done}" + (f" of {total}" if total else ""))
+            say(f"{description}: {done}" + (f" of {total}" if total else "") + words)
 
     yield log

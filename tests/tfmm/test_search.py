@@ -79,7 +79,7 @@ def searched(settings, folder, pool, trials, algorithm="tpe", **limits):
     )
     journal = Journal(folder / "search.jsonl", {"seed": 3}, resume=True)
     budget = limits.get("time_budget", float("inf"))
-    loop.run(what, journal, pool, trials, budget, lambda done: None)
+    loop.run(what, journal, pool, trials, budget, lambda *told: None)
     return journal.records
 
 
@@ -143,8 +143,9 @@ def test_a_search_ends_when_nothing_gets_better_or_time_is_over(tmp_path):
     records = searched(stale, tmp_path / "a", Pretended(), 200)
     leader = stopping.best(list(records.values()))
     assert len(records) == leader.number + 6
-    none = searched(stale, tmp_path / "b", Pretended(), 200, time_budget=0.0)
-    assert not none
+    # What is written is tried however little time there is.
+    one = searched(stale, tmp_path / "b", Pretended(), 200, time_budget=0.0)
+    assert list(one) == [0]
 
 
 def test_trials_are_held_against_the_median_of_the_others(settings, tmp_path):
@@ -308,7 +309,7 @@ def test_a_worker_tells_what_fails_and_outlives_it(run, tmp_path):
         assert worker.is_alive
         outcome = worker.do(Task(**{**task.__dict__, "seconds": 0.01}))
         assert outcome.reason == "took longer than trial_seconds = 0.01"
-        assert not worker.is_alive or worker.do(task).status == "failed"
+        assert not worker.is_alive
     finally:
         worker.close()
 

@@ -80,6 +80,7 @@ def search(
         from tfmm.search.trial import without_test
 
         products = stages.start(place, settings, catalog, images, sys.argv)
+        spaces.check_labels(measure, len(products.label_names), str(hparams))
         stages.fit_heard(place, settings, products, target)
         with (
             replacing(folder / "catalog.pickle") as partial,

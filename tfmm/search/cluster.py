@@ -87,10 +87,14 @@ def _do_here(text: str, most: int) -> str:
     context = TaskContext.get()
     threads = 1 if context is None else context.cpus()
     worker = _kept.pop() if _kept else Worker(threads)
+    if not worker.is_alive:
+        worker.close()
+        worker = Worker(threads)
     outcome = worker.do(task)
     if worker.is_alive and worker.trials < most:
         _kept.append(worker)
     else:
+        worker.kill()
         worker.close()
     # A standalone Spark's executors have a folder each.
     place = "/".join(Path.cwd().parts[-2:])

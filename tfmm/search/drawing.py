@@ -122,7 +122,7 @@ def curves(trials: Sequence[Record], measure: str) -> Picture:
         _window(axes, np.array(reached)[~np.isnan(reached)], measure)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
-        axes.set_ylabel("best so far on validation")
+        axes.set_ylabel(f"best {measure} so far")
 
     return picture(
         "curves",
@@ -231,10 +231,11 @@ def parallel(
     values = np.array([x.value for x in done])
     ranks = np.argsort(np.argsort(values)) / max(len(values) - 1, 1)
     leader = stopping.best(trials)
+    shown = [x for x in drawn if any(x.of(y.number) is not None for y in done)]
 
     def paint(axes: Any) -> None:
         columns = []
-        for place, one in enumerate(drawn):
+        for place, one in enumerate(shown):
             at, options = _places(one, done)
             is_log = not options and one.is_log and np.nanmin(at) > 0
             scaled = np.log(at) if is_log else at
@@ -250,7 +251,7 @@ def parallel(
         for i in np.argsort(ranks):
             is_best = done[i] is leader
             axes.plot(
-                range(len(drawn)),
+                range(len(shown)),
                 [column[i] for column in columns],
                 color=GREEN if is_best else BLUE if ranks[i] > 0.75 else GREY,
                 alpha=1.0 if is_best else 0.25 + 0.5 * ranks[i],
@@ -258,10 +259,10 @@ def parallel(
                 marker="o",
                 markersize=3,
             )
-        names = [short(x.name) for x in drawn]
-        axes.set_xticks(range(len(drawn)), names)
+        names = [short(x.name) for x in shown]
+        axes.set_xticks(range(len(shown)), names)
         axes.tick_params(axis="x", length=0, pad=16)
-        if len(drawn) > 5:
+        if len(shown) > 5:
             axes.tick_params(axis="x", rotation=20)
         axes.set_yticks([])
         axes.grid(visible=False)

@@ -17,7 +17,7 @@ class Record:
     """A trial that has ended.
 
     Attributes:
-        number: From 0; -1 of the refit of the best one.
+        number: From 0; -1 of the refit of the best one, of which the last one counts.
         point: What the algorithm drew; absent of the experiment as written where the
             space does not hold it.
         values: The keys that were set, and their values.
@@ -66,15 +66,17 @@ class Journal:
                 partial.write_text(_line(about), encoding="utf-8")
 
     def _read(self, about: dict[str, Any]) -> None:
-        *lines, rest = self._path.read_text(encoding="utf-8").split("\n")
+        *lines, rest = self._path.read_bytes().split(b"\n")
         if rest:
             say(f"{self._path}: the last line is not whole; that trial is done again")
             with replacing(self._path) as partial:
-                partial.write_text("".join(f"{x}\n" for x in lines), encoding="utf-8")
+                partial.write_bytes(b"".join(x + b"\n" for x in lines))
         try:
             head, *records = [json.loads(line) for line in lines]
+            if not isinstance(head, dict):
+                raise ValueError("its first line is no table")
             found = [Record(**x) for x in records]
-            numbers = [x.number for x in found]
+            numbers = [x.number for x in found if x.number >= 0]
             if len(set(numbers)) != len(numbers):
                 raise ValueError("a trial is there twice")
         except (ValueError, TypeError) as error:
@@ -102,4 +104,4 @@ class Journal:
 
 
 def _line(content: dict[str, Any]) -> str:
-    return json.dumps(content, ensure_ascii=False) + "\n"
+    return json.dumps(content, allow_nan=False) + "\n"

@@ -16,6 +16,7 @@ from tfmm.search.pool import Pool
 from tfmm.search.space import Point
 from tfmm.search.suggest import Suggestions
 from tfmm.search.trial import CURVES, SMALL_IS_GOOD, Outcome, Task
+from tfmm.settings.search import Space
 
 REFIT = -1
 
@@ -47,6 +48,10 @@ class Search:
     source: tuple[str, str]
     folder: Path
 
+    @property
+    def _space(self) -> Space:
+        return spaces.of(self.settings, self.target)[1]
+
     def task(
         self,
         number: int,
@@ -58,7 +63,10 @@ class Search:
         """What trial `number` is to do; `ExperimentError` if its values clash."""
         source = f"trial {number}"
         tried = spaces.with_values(self.settings, self.target, values, source)
-        is_whole = _differs_elsewhere(self.settings, tried, self.target)
+        # All trials of a search, so that they can be compared: the one as written too.
+        is_whole = any("." in key for key in spaces.keys_of(self._space)) or (
+            _differs_elsewhere(self.settings, tried, self.target)
+        )
         if is_whole and data_rate < 1.0:
             rate = {"catalog.data_rate": data_rate * tried.catalog.data_rate}
             tried = spaces.with_values(tried, self.target, rate, source)
@@ -127,7 +135,7 @@ def run(
     pool: Pool,
     trials: int,
     time_budget: float,
-    show: Callable[[int], None],
+    show: Callable[..., None],
 ) -> None:
     """Searches until there are `trials` trials, or one of the limits ends it.
 
@@ -141,14 +149,15 @@ def run(
         pool: Where trials are done.
         trials: How many there shall be, the first one as written.
         time_budget: Seconds after which no trial is begun; counted over all resumes.
-        show: Called with the number of trials that have ended.
+        show: Called with the number of trials that have ended, and with the best.
     """
     options, space = spaces.of(search.settings, search.target)
     suggestions = Suggestions(
         space, search.algorithm, search.seed, options.startup_trials
     )
-    lag = lag_of(pool.slots)
-    before = max((x.at for x in journal.records.values()), default=0.0)
+    lag, what = lag_of(pool.slots), search.measure
+    numbered = [x for x in journal.records.values() if x.number >= 0]
+    before = max((x.at for x in numbered), default=0.0)
     started = time.monotonic()
     given: dict[int, tuple[Point | None, dict[str, Any]]] = {}
     number = 0
@@ -164,9 +173,11 @@ def run(
         point = None if point is None else dict(point)
         journal.add(Record(number, point, values, outcome, elapsed()))
         _tell(search, journal, number)
-        show(sum(x >= 0 for x in journal.records))
+        leader = stopping.best(list(journal.records.values()))
+        best = "" if leader is None else f", best {shown(leader.value or 0.0, what)}"
+        show(sum(x >= 0 for x in journal.records), best)
 
-    show(len(journal.records))
+    show(len(numbered))
     while True:
         while len(given) < pool.slots and number < trials:
             if number in journal.records:
@@ -176,9 +187,8 @@ def run(
             if not all(x in journal.records for x in needed):
                 break
             earlier = known(number)
-            if elapsed() >= time_budget or stopping.is_stale(
-                earlier, options.stale_trials
-            ):
+            over = elapsed() >= time_budget and number > 0  # as written it is tried
+            if over or stopping.is_stale(earlier, options.stale_trials):
                 trials = number
                 break
             point, values = _next(search, suggestions, number, earlier)

@@ -47,13 +47,15 @@ def search(
         done = [x for number, x in sorted(journal.records.items()) if number >= 0]
         best = stopping.best(done)
         if best is None:
-            first = next(x for x in done if x.status == "failed")
+            first = "; ".join(x.outcome["reason"] for x in done[:1])
             raise RunError(
-                f"{what.folder}: none of {len(done)} trials ended well; the first: "
-                f"{first.outcome['reason']}"
+                f"{what.folder}: none of {len(done)} trials went through; the first: "
+                f"{first or 'none, for want of time'}"
             )
         options, _ = spaces.of(what.settings, what.target)
-        if options.data_rate < 1.0 and REFIT not in journal.records:
+        refit = journal.records.get(REFIT)
+        known = refit is not None and refit.value is not None
+        if options.data_rate < 1.0 and not (known and refit.values == best.values):
             _refit(what, journal, pool, best)
     file = what.folder / "best.toml"
     with replacing(file) as partial:
@@ -120,7 +122,7 @@ def _best(what: Search, journal: Journal, best: Record) -> str:
         for status in ("done", "stopped", "failed")
     }
     options, _ = spaces.of(what.settings, what.target)
-    first = journal.records[0]
+    first = journal.records.get(0)
     share = (
         f" on {options.data_rate:.0%} of the products" if options.data_rate < 1 else ""
     )
@@ -128,7 +130,7 @@ def _best(what: Search, journal: Journal, best: Record) -> str:
         f"{what.target}: trial {best.number} of {len(done)}{share}: {what.measure} "
         f"{shown(best.value or 0.0, what.measure)} on validation.",
     ]
-    if first.value is not None:
+    if first is not None and first.value is not None:
         lines.append(f"As written: {shown(first.value, what.measure)}.")
     if REFIT in journal.records and journal.records[REFIT].value is not None:
         value = shown(journal.records[REFIT].value or 0.0, what.measure)
@@ -140,7 +142,9 @@ def _best(what: Search, journal: Journal, best: Record) -> str:
         f"{datetime.now(UTC):%Y-%m-%d}, tfmm {__version__}, hyperopt "
         f"{importlib.metadata.version('hyperopt')}."
     )
-    lines.append("Run: python -m tfmm.fit best.toml --catalog CATALOG --run RUN")
+    lines.append(
+        "Run: python -m tfmm.fit best.toml --catalog CATALOG --run RUN --resume"
+    )
     head = "\n".join(
         textwrap.fill(line, 88, initial_indent="# ", subsequent_indent="# ")
         for line in lines

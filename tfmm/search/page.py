@@ -15,6 +15,7 @@ from tfmm.search.importance import FEWEST_TRIALS, Importance, importance
 from tfmm.search.journal import Journal, Record
 from tfmm.search.loop import REFIT, Search, shown
 from tfmm.search.parameters import Parameter, parameters
+from tfmm.search.trial import CURVES
 
 # Trials that stand in the table before it has to be opened.
 SHOWN_TRIALS = 20
@@ -60,7 +61,9 @@ def _leader(trials: Sequence[Record]) -> Record:
 def _sentence(what: Search, trials: Sequence[Record]) -> str:
     options, _ = spaces.of(what.settings, what.target)
     leader, first = _leader(trials), trials[0]
-    share = "" if options.data_rate == 1 else f", on {options.data_rate:.0%} of them"
+    share = ""
+    if options.data_rate < 1:
+        share = f", learned from {options.data_rate:.0%} of the others"
     found = (
         f"The best of {len(trials)} trials is number {leader.number}: "
         f"{what.measure} {shown(_value(leader), what.measure)} on the products of "
@@ -147,7 +150,9 @@ def _history(what: Search, trials: Sequence[Record]) -> Section:
         Pictures(
             [
                 drawing.history(trials, what.measure),
-                drawing.curves(trials, what.measure),
+                drawing.curves(
+                    trials, what.measure if what.measure in CURVES else "loss"
+                ),
             ]
             if any(x.outcome["curve"] for x in trials)
             else [drawing.history(trials, what.measure)]
@@ -208,24 +213,27 @@ def _trials(
 ) -> Section:
     order = sorted(
         trials,
-        key=lambda x: (x.status != "done", -np.inf if x.value is None else -x.value),
+        key=lambda x: (x.status != "done", np.inf if x.value is None else -x.value),
     )
-    table = _table(what, drawn, order[:SHOWN_TRIALS])
+    best = _leader(trials).number
+    table = _table(what, drawn, order[:SHOWN_TRIALS], best)
     blocks: list[page.Block] = [table]
     if len(order) > SHOWN_TRIALS:
-        rest = _table(what, drawn, order[SHOWN_TRIALS:])
+        rest = _table(what, drawn, order[SHOWN_TRIALS:], best)
         blocks.append(Fold(f"The other {len(rest.rows)} trials", [rest]))
     return Section(
         "trials",
         "The trials",
-        "From the best on. Several that are as good as the best by a product or two "
-        "are as good: choose the simplest.",
+        "From the best on. Those that are within a product or two of the best are as "
+        "good as it: choose the simplest.",
         blocks,
     )
 
 
-def _table(what: Search, drawn: Sequence[Parameter], trials: Sequence[Record]) -> Table:
-    columns = ["Trial", what.measure, "Became", "Seconds", "Epochs"]
+def _table(
+    what: Search, drawn: Sequence[Parameter], trials: Sequence[Record], best: int
+) -> Table:
+    columns = ["Trial", what.measure, "Status", "Seconds", "Epochs"]
     columns += [x.name for x in drawn]
     rows = []
     for record in trials:
@@ -243,7 +251,7 @@ def _table(what: Search, drawn: Sequence[Parameter], trials: Sequence[Record]) -
                 *(_cell(x, record) for x in drawn),
             ]
         )
-    marked = next((i for i, x in enumerate(trials) if x.status == "done"), None)
+    marked = next((i for i, x in enumerate(trials) if x.number == best), None)
     return Table("Trials", columns, rows, marked)
 
 

@@ -41,29 +41,45 @@ class Processes:
         self._idle: list[Worker] = []
         self._all: set[Worker] = set()
         self._doing: list[threading.Thread] = []
-        self._ended: queue.Queue[tuple[int, Outcome]] = queue.Queue()
+        self._ended: queue.Queue[tuple[int, Outcome] | Exception] = queue.Queue()
 
     def submit(self, task: Task) -> None:
-        if self._idle:
-            worker = self._idle.pop()
-        else:
-            worker = Worker(self._threads)
-            self._all.add(worker)
+        worker = self._worker()
         doing = threading.Thread(target=self._do, args=[worker, task])
         self._doing.append(doing)
         doing.start()
 
-    def _do(self, worker: Worker, task: Task) -> None:
-        outcome = worker.do(task)
-        if worker.is_alive and worker.trials < self._most:
-            self._idle.append(worker)
-        else:
-            worker.close()
+    def _worker(self) -> Worker:
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.is_alive:
+                return worker
+            worker.close()  # it was ended between two trials
             self._all.discard(worker)
-        self._ended.put((task.number, outcome))
+        worker = Worker(self._threads)
+        self._all.add(worker)
+        return worker
+
+    def _do(self, worker: Worker, task: Task) -> None:
+        try:
+            outcome = worker.do(task)
+            if worker.is_alive and worker.trials < self._most:
+                self._idle.append(worker)
+            else:
+                # TensorFlow may take its time to end, and has nothing more to say.
+                worker.kill()
+                worker.close()
+                self._all.discard(worker)
+        except Exception as error:  # a bug of ours, raised where it can be seen
+            self._ended.put(error)
+        else:
+            self._ended.put((task.number, outcome))
 
     def wait(self) -> tuple[int, Outcome]:
-        return self._ended.get()
+        ended = self._ended.get()
+        if isinstance(ended, Exception):
+            raise ended
+        return ended
 
     def end(self) -> None:
         """Ends all processes, whatever they are at."""

@@ -84,6 +84,16 @@ def measure_of(settings: Experiment, target: str) -> str:
     return measure or ("top1" if task == "single_label" else "micro_f1")
 
 
+def check_labels(measure: str, num_labels: int, source: str) -> None:
+    """Stops at a measure of the first so many labels where there are no more."""
+    first = {"top3": 3, "top5": 5}.get(measure, 0)
+    if first >= num_labels:
+        raise ExperimentError(
+            f"{source}: measure = {measure!r} needs more than {first} labels. "
+            f"Received: {num_labels}"
+        )
+
+
 def of(settings: Experiment, target: str) -> tuple[SearchOptions, Space]:
     """The options and the space of `[search.TARGET]`, which must be there."""
     table = settings.search[target]

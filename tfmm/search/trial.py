@@ -15,7 +15,7 @@ import numpy as np
 
 from tfmm import audit, experiment, metrics, stages
 from tfmm.catalog import Catalog
-from tfmm.errors import TfmmError
+from tfmm.errors import RunError, TfmmError
 from tfmm.experiment import Experiment
 from tfmm.report.answers import Truth, look, measures
 from tfmm.run import Run
@@ -24,6 +24,8 @@ from tfmm.stages.apart import Apart, fit_apart
 # What training measures after every epoch; the others only the end tells.
 CURVES = ("top1", "micro_f1", "macro_f1", "loss")
 SMALL_IS_GOOD = ("loss", "ece")
+# What a trial leaves in its folder and nobody needs: its own run, checkpoints.
+BULKY = ("run", "training")
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,8 @@ def perform(task: Task) -> Outcome:
     sign = -1.0 if task.curve in SMALL_IS_GOOD else 1.0
 
     def watch(figures: Mapping[str, float]) -> None:
+        if not math.isfinite(figures["loss"]):
+            raise RunError(f"the validation loss is {figures['loss']}")
         if not figures["epoch"]:
             return
         curve.append(sign * float(figures[task.curve]))
@@ -142,6 +146,8 @@ def perform(task: Task) -> Outcome:
         return told("failed", reason=_line(error))
     finally:
         keras.backend.clear_session()
+        for name in BULKY:
+            shutil.rmtree(Path(task.folder) / name, ignore_errors=True)
 
 
 def _line(error: Exception) -> str:
@@ -170,9 +176,7 @@ def _fit(task: Task, settings: Experiment, watch) -> Apart:
             return whole
 
         run, rate = place, 1.0  # the catalog's data_rate is what the task's was
-    said = fit_apart(run, settings, task.target, products, folder, rate, watch)
-    shutil.rmtree(folder / "run", ignore_errors=True)
-    return said
+    return fit_apart(run, settings, task.target, products, folder, rate, watch)
 
 
 @cache
@@ -212,4 +216,8 @@ def _measures(task: str, said: Apart) -> dict[str, float]:
     bins = metrics.calibration_bins(task, *facts, said.probabilities)
     found["loss"] = metrics.loss_of(task, *facts, said.probabilities)
     found["ece"] = metrics.expected_error(bins)
-    return {key: value for key, value in found.items() if isinstance(value, float)}
+    return {
+        key: value
+        for key, value in found.items()
+        if isinstance(value, float) and math.isfinite(value)
+    }

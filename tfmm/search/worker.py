@@ -9,13 +9,13 @@ parent is gone.
 import contextlib
 import functools
 import json
-import math
 import os
 import select
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from tfmm.search.trial import Outcome, Task
 
 PARENT_POLL_S = 0.5
+POLL_S = 60.0
+START_S = 600.0  # for TensorFlow, on a machine that is busy
 STARTED = "started"
 
 
@@ -40,13 +42,15 @@ class Worker:
     def __init__(self, threads: int):
         self._answers, write = os.pipe()
         self._unread = b""
+        # What it says before a trial has a file for that.
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         # LightGBM takes it from there; NumPy's libraries do so when they are loaded.
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tfmm.search.worker", str(write), str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=self._errors,
             text=True,
             pass_fds=[write],
             env=environment,
@@ -72,7 +76,10 @@ class Worker:
             assert self._process.stdin is not None
             self._process.stdin.write(json.dumps(asdict(task)) + "\n")
             self._process.stdin.flush()
-        line = self._line(None)
+        line = self._line(START_S)
+        if line is None:
+            self.kill()
+            return Outcome("failed", reason=f"its process took {START_S:g} s to start")
         if line == STARTED:
             started = time.monotonic()
             line = self._line(task.seconds)
@@ -85,13 +92,18 @@ class Worker:
             return Outcome("failed", reason=self._death(), seconds=seconds)
         return Outcome(**json.loads(line))
 
-    def _line(self, seconds: float | None) -> str | None:
+    def _line(self, seconds: float) -> str | None:
         """The next line; empty if the process has ended, None if it takes too long."""
-        until = math.inf if seconds is None else time.monotonic() + seconds
+        until = time.monotonic() + seconds
+        # Unlike `select`, which knows small descriptors only.
+        poll = select.poll()
+        poll.register(self._answers, select.POLLIN)
         while b"\n" not in self._unread:
-            left = None if seconds is None else max(0.0, until - time.monotonic())
-            if not select.select([self._answers], [], [], left)[0]:
+            left = until - time.monotonic()
+            if left <= 0:
                 return None
+            if not poll.poll(1000 * min(left, POLL_S)):
+                continue
             read = os.read(self._answers, 65536)
             if not read:
                 return ""
@@ -102,8 +114,12 @@ class Worker:
     def _death(self) -> str:
         status = self._process.wait()
         if status >= 0:
-            return f"its process ended with status {status}; see output.txt"
-        name = signal.Signals(-status).name
+            self._errors.seek(0)
+            lines = self._errors.read().decode(errors="replace").split("\n")
+            last = ([x.strip() for x in lines if x.strip()] or ["see output.txt"])[-1]
+            return f"its process ended with status {status}: {last[:300]}"
+        known = {x.value for x in signal.Signals}
+        name = signal.Signals(-status).name if -status in known else f"signal {-status}"
         hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
         return f"its process was ended by {name}{hint}"
 
@@ -114,6 +130,7 @@ class Worker:
     def kill(self) -> None:
         """Ends the process at once; `do` returns, and `close` is still to be called."""
         self._process.kill()
+        self._process.wait()
 
     def close(self) -> None:
         """Ends the process, after the trial at which it is, and gives back all."""
@@ -124,10 +141,11 @@ class Worker:
         if self._answers >= 0:
             os.close(self._answers)
             self._answers = -1
+            self._errors.close()
 
 
 def _write(folder: Path, content: dict[str, Any]) -> None:
-    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     (folder / "trial.json").write_text(text, encoding="utf-8")
 
 
