@@ -1,6 +1,7 @@
 """Made-up numbers of reports, and how their pages are read by tests."""
 
 import re
+import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
@@ -233,3 +234,27 @@ def text(html):
         html = re.sub(f"<{tag}>.*?</{tag}>", " ", html, flags=re.DOTALL)
     plain = re.sub("<[^>]*>", " ", html.replace("\u00a0", " "))
     return " ".join(plain.split())
+
+
+def scrolls_sideways(html, folder, width):
+    """Pixels by which a page is wider than a screen of `width`, in Chromium."""
+    ask = "root.scrollWidth - root.clientWidth"
+    ask = f"<script>root = document.documentElement; document.title = {ask}</script>"
+    # The page lets no script but its own run.
+    html = html.replace("Content-Security-Policy", "") + ask
+    (folder / "page.html").write_text(html, encoding="utf-8")
+    # In a frame, since Chromium makes no window under 500 pixels.
+    frame = f'<iframe src="page.html" width="{width}" height="900" frameborder="0">'
+    read = "document.title = document.querySelector('iframe').contentDocument.title"
+    frame += f"</iframe><script>onload = () => {{ {read} }}</script>"
+    (folder / "frame.html").write_text(frame, encoding="utf-8")
+    done = subprocess.run(
+        [
+            *("chromium", "--headless", "--no-sandbox", "--disable-gpu"),
+            *("--allow-file-access-from-files", "--dump-dom", "--window-size=1400,900"),
+            (folder / "frame.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    return int(re.search(r"<title>(-?\d+)</title>", done.stdout)[1])
