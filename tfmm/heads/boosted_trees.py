@@ -28,7 +28,7 @@ from tfmm.layers.unit_features import UnitFeatures
 from tfmm.settings import BoostedTrees
 
 PRODUCTS_AT_ONCE = 256
-NUM_THREADS = 2
+MAX_THREADS = 2  # there is too little to do for more
 HIDE_RATE = 0.5
 
 
@@ -251,7 +251,7 @@ def _grow(
         "seed": seed,
         "deterministic": True,
         "force_row_wise": True,
-        "num_threads": NUM_THREADS,
+        "num_threads": _threads(),
         "verbosity": -1,
     }
     # LightGBM stops with a message of its own where there is nothing to grow from.
@@ -275,6 +275,12 @@ def _grow(
         raise _no_split(settings)
     text = booster.model_to_string(num_iteration=booster.best_iteration)
     return TreeEnsemble.of_lightgbm(text, name="trees")
+
+
+def _threads() -> int:
+    """As many as TensorFlow may use here: two trials share a machine's cores."""
+    given = tf.config.threading.get_intra_op_parallelism_threads()
+    return min(MAX_THREADS, given or MAX_THREADS)
 
 
 def _no_split(settings: BoostedTrees) -> RunError:
