@@ -1,7 +1,8 @@
+"""Searches as a user runs them."""
+
 import csv
 import json
 import pickle
-import random
 import re
 import shutil
 import signal
@@ -9,16 +10,10 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 from tiny import EXPERIMENT, command
 
 from tfmm import experiment
-from tfmm.errors import RunError
-from tfmm.search import loop, stopping
-from tfmm.search.journal import Journal, Record
-from tfmm.search.loop import Search
-from tfmm.search.trial import Outcome
 from tfmm.search.worker import Worker
 
 SPACE = """
@@ -29,162 +24,6 @@ batch_size = [16, 32]
 max_epochs = 4
 penalty = [{}, { dropout = { low = 0.1, high = 0.5 } }, { l2 = [0.01] }]
 """
-
-
-@pytest.fixture
-def settings(tmp_path):
-    path = tmp_path / "search.toml"
-    path.write_text(EXPERIMENT + SPACE, encoding="utf-8")
-    return experiment.load(path)
-
-
-class Pretended:
-    """A pool whose trials end at once, in an order of its own, by a made-up rule.
-
-    Args:
-        slots: Trials at the same time.
-        order: Seed of the order in which they end.
-        left: Trials after which it fails as a killed process does.
-    """
-
-    def __init__(self, slots=1, order=0, left=10**9):
-        self.slots, self.left = slots, left
-        self.tasks, self.given, self.most = [], [], 0
-        self.random = random.Random(order)
-
-    def submit(self, task):
-        self.tasks.append(task)
-        self.given.append(task)
-        self.most = max(self.most, len(self.tasks))
-
-    def wait(self):
-        if not self.left:
-            raise KeyboardInterrupt
-        self.left -= 1
-        task = self.tasks.pop(self.random.randrange(len(self.tasks)))
-        own = task.data["heads"]["policy"]
-        if own.get("batch_size") == 16 and "l2" in own:
-            return task.number, Outcome("failed", reason="the loss is nan")
-        rate = own.get("learning_rate", 1e-3)
-        value = 1.0 - abs(np.log10(rate) + 2) / 4 + 0.01 * own["hidden_units"][0]
-        curve = [value - 0.2, value - 0.1, value]
-        return task.number, Outcome("done", value, {"micro_f1": value}, curve=curve)
-
-
-def searched(settings, folder, pool, trials, algorithm="tpe", **limits):
-    folder.mkdir(exist_ok=True)
-    what = Search(
-        *(settings, "policy", algorithm, 3, "micro_f1", folder, folder, ("", "")),
-        folder,
-    )
-    journal = Journal(folder / "search.jsonl", {"seed": 3}, resume=True)
-    budget = limits.get("time_budget", float("inf"))
-    loop.run(what, journal, pool, trials, budget, lambda *told: None)
-    return journal.records
-
-
-def told(records):
-    return {n: (x.point, x.values, x.status, x.value) for n, x in records.items()}
-
-
-# ------------------------------------------------------------------- the loop
-
-
-def test_the_first_trial_is_the_experiment_as_written(settings, tmp_path):
-    pool = Pretended()
-    records = searched(settings, tmp_path / "a", pool, 3)
-    assert records[0].values == {}
-    assert pool.given[0].data["heads"] == json.loads(
-        json.dumps(settings.model_dump(mode="json", exclude_unset=True)["heads"])
-    )
-    # As written dropout is 0.2, which the second option holds.
-    assert records[0].point["penalty"] == 1
-    assert records[0].point["penalty.1.dropout"] == 0.2
-
-
-@pytest.mark.parametrize("slots", [1, 3])
-def test_a_search_that_was_killed_goes_on_as_if_it_was_not(settings, tmp_path, slots):
-    whole = searched(settings, tmp_path / "a", Pretended(slots), 30)
-    assert sorted(whole) == list(range(30))
-    for left in (1, 9, 4):
-        with pytest.raises(KeyboardInterrupt):
-            searched(settings, tmp_path / "b", Pretended(slots, left, left), 30)
-    resumed = searched(settings, tmp_path / "b", Pretended(slots, 7), 30)
-    assert told(resumed) == told(whole)
-    lines = (tmp_path / "b" / "search.jsonl").read_text().splitlines()
-    assert len(lines) == 31
-
-
-def test_what_is_suggested_does_not_depend_on_who_is_faster(settings, tmp_path):
-    pools = [Pretended(4, order) for order in range(3)]
-    found = [
-        told(searched(settings, tmp_path / str(n), pool, 30))
-        for n, pool in enumerate(pools)
-    ]
-    assert found[0] == found[1] == found[2]
-    assert all(pool.most == 4 for pool in pools)
-
-
-def test_a_failed_trial_is_told_and_the_search_goes_on(settings, tmp_path, capsys):
-    records = searched(settings, tmp_path / "a", Pretended(), 40)
-    failed = [x for x in records.values() if x.status == "failed"]
-    assert failed
-    assert all(x.value is None for x in failed)
-    assert "failed (the loss is nan)" in capsys.readouterr().err
-    # What fails is avoided: more of the first half fails than of the second.
-    assert sum(x.number < 20 for x in failed) >= sum(x.number >= 20 for x in failed)
-    assert stopping.best(list(records.values())).status == "done"
-
-
-def test_a_search_ends_when_nothing_gets_better_or_time_is_over(tmp_path):
-    path = tmp_path / "stale.toml"
-    path.write_text(f"{EXPERIMENT}{SPACE}stale_trials = 5\n", encoding="utf-8")
-    stale = experiment.load(path)
-    records = searched(stale, tmp_path / "a", Pretended(), 200)
-    leader = stopping.best(list(records.values()))
-    assert len(records) == leader.number + 6
-    # What is written is tried however little time there is.
-    one = searched(stale, tmp_path / "b", Pretended(), 200, time_budget=0.0)
-    assert list(one) == [0]
-
-
-def test_trials_are_held_against_the_median_of_the_others(settings, tmp_path):
-    pool = Pretended()
-    records = searched(settings, tmp_path / "a", pool, 12)
-    number = next(n for n in range(6, 12) if pool.given[n].floors)
-    done = [x for x in map(records.get, range(number)) if x.status == "done"]
-    assert len(done) >= stopping.FEWEST_TRIALS
-    expected = np.median([x.outcome["curve"] for x in done], axis=0)
-    floors = pool.given[number].floors
-    assert floors[:2] == [None, None]
-    assert floors[2] == pytest.approx(expected[2])
-    assert not pool.given[4].floors
-    assert stopping.floors(done, is_on=False) == []
-
-
-def test_a_journal_of_another_search_or_a_damaged_one_is_refused(tmp_path):
-    path = tmp_path / "search.jsonl"
-    journal = Journal(path, {"seed": 1}, resume=False)
-    for number in range(2):
-        journal.add(Record(number, {}, {}, {"status": "done", "value": 0.5}, 1.0))
-    with pytest.raises(RunError, match="add --resume"):
-        Journal(path, {"seed": 1}, resume=False)
-    with pytest.raises(RunError, match="its seed is 1, now it is 2"):
-        Journal(path, {"seed": 2}, resume=True)
-    # A line that a kill cut short is done again.
-    text = path.read_text()
-    path.write_text(text[:-9])
-    assert list(Journal(path, {"seed": 1}, resume=True).records) == [0]
-    assert path.read_text() == "".join(text.splitlines(keepends=True)[:2])
-    path.write_text(text.replace('"number": 1', '"number": 0'))
-    with pytest.raises(RunError, match="damaged: a trial is there twice"):
-        Journal(path, {"seed": 1}, resume=True)
-    path.write_text("no json\n")
-    with pytest.raises(RunError, match="damaged"):
-        Journal(path, {"seed": 1}, resume=True)
-
-
-# ---------------------------------------------------------------- as a user would
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from tfmm.search import page
 from tfmm.search import space as spaces
 from tfmm.search.importance import FEWEST_TRIALS, importance
 from tfmm.search.journal import Journal, Record
-from tfmm.search.loop import REFIT, Search, first_point
+from tfmm.search.loop import REFIT, Search
 from tfmm.search.parameters import parameters
 from tfmm.search.suggest import Suggestions
 from tfmm.search.trial import Outcome
@@ -35,7 +35,7 @@ def made(tmp_path, count, measure="micro_f1", extra=""):
     path.write_text(EXPERIMENT + SPACE + extra, encoding="utf-8")
     settings = experiment.load(path)
     what = Search(
-        *(settings, "policy", "tpe", 0, measure, tmp_path, tmp_path, ("", "")),
+        *(settings, "policy", "tpe", 0, measure, False, tmp_path, tmp_path, ("", "")),
         tmp_path,
     )
     _, space = spaces.of(settings, "policy")
@@ -46,7 +46,7 @@ def made(tmp_path, count, measure="micro_f1", extra=""):
             point = suggestions.next(number, [])
             values = spaces.values_of(space, point)
         else:
-            point, values = first_point(settings, "policy")[0], {}
+            point, values = spaces.first_point(settings, "policy")[0], {}
         rate = values.get("learning_rate", 1e-3)
         value = 0.9 - 0.1 * abs(np.log10(rate) + 3)
         value = -value if measure == "loss" else value

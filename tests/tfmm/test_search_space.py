@@ -7,6 +7,7 @@ from tiny import EXPERIMENT
 
 from tfmm import experiment
 from tfmm.errors import ExperimentError
+from tfmm.search import bounds
 from tfmm.search import space as spaces
 from tfmm.search.suggest import Suggestions
 from tfmm.settings import HeadSettings, TowerSettings
@@ -36,7 +37,7 @@ def loaded(tmp_path, search="", target="policy"):
 
 def refusal(tmp_path, search):
     def check():
-        spaces.check_bounds(loaded(tmp_path, search), "policy", "e.toml")
+        bounds.check(loaded(tmp_path, search), "policy", "e.toml")
 
     with pytest.raises(ExperimentError) as caught:
         check()
@@ -207,13 +208,38 @@ layers = [
 "catalog.folds" = [0, 2]
 """
     settings = loaded(tmp_path, text)
-    spaces.check_bounds(settings, "policy", "e.toml")
+    bounds.check(settings, "policy", "e.toml")
     tried = spaces.with_values(
         settings, "policy", {"hidden_units": [8, 4], "activations": ["tanh"] * 2}, "x"
     )
     assert tried.heads["policy"].hidden_units == [8, 4]
     back = spaces.with_values(tried, "policy", {"dropout": None}, "x")
     assert back.heads["policy"].dropout == 0.0
+
+
+def test_keys_of_the_experiment_are_searched_as_those_of_the_model(tmp_path):
+    text = """seed = [0, 1, 2]
+"catalog.folds" = [0, 2]
+place = [{ "calibration.method" = ["temperature", "platt"] }, { dropout = 0.2 }]
+"""
+    settings = loaded(tmp_path, text)
+    assert not bounds.check(settings, "policy", "e.toml")
+    tried = spaces.with_values(settings, "policy", {"seed": 2}, "x")
+    assert tried.seed == 2
+    assert spaces.value_at(tried, "policy", "seed") == 2
+    # As written: the seed, no folds, and the option with a dropout of 0.2, for what
+    # the other one would set is at its default.
+    point, reason = spaces.first_point(settings, "policy")
+    assert (reason, point) == ("", {"seed": 0, "catalog.folds": 0, "place": 1})
+
+
+def test_whether_any_trial_is_fitted_on_validation_is_known_before(tmp_path):
+    settings = loaded(tmp_path, 'fit_on = ["fusion", "validation"]')
+    assert bounds.check(settings, "policy", "e.toml")
+    settings = loaded(tmp_path, 'place = [{}, { fit_on = "validation" }]')
+    assert bounds.check(settings, "policy", "e.toml")
+    settings = loaded(tmp_path, 'fit_on = ["fusion", "train"]')
+    assert not bounds.check(settings, "policy", "e.toml")
 
 
 def test_no_option_has_the_name_of_a_models_key():
@@ -237,7 +263,7 @@ def test_every_model_but_the_fixed_rules_has_a_ready_space(tmp_path):
 
 def test_a_ready_space_is_taken_and_written_down(tmp_path, capsys):
     settings = spaces.with_ready_space(loaded(tmp_path), "policy", "e.toml")
-    spaces.check_bounds(settings, "policy", "e.toml")
+    bounds.check(settings, "policy", "e.toml")
     assert "the ready space of policy_network" in capsys.readouterr().err
     assert "learning_rate" in settings.search["policy"]
     with pytest.raises(ExperimentError, match="has no ready space"):

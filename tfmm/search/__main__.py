@@ -57,11 +57,12 @@ def search(
         raise ExperimentError("--spark needs --parallel: how many trials at once")
     if not catalog.is_file():
         raise RunError(f"{catalog}: no such catalog file")
+    from tfmm.search import bounds
     from tfmm.search import space as spaces
 
     settings = spaces.with_ready_space(settings, target, str(hparams))
     measure = spaces.measure_of(settings, target)
-    spaces.check_bounds(settings, target, str(hparams))
+    cuts_validation = bounds.check(settings, target, str(hparams))
     place = Run(run)
     folder = place.search(target)
     if (folder / "search.jsonl").exists() and not resume:
@@ -93,6 +94,7 @@ def search(
             algorithm=algorithm,
             seed=settings.seed if seed is None else seed,
             measure=measure,
+            cuts_validation=cuts_validation,
             run=place.path.absolute(),
             catalog=(folder / "catalog.pickle").absolute(),
             source=(str(catalog.absolute()), str(images.absolute()) if images else ""),

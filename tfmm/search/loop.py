@@ -16,7 +16,7 @@ from tfmm.search.pool import Pool
 from tfmm.search.space import Point
 from tfmm.search.suggest import Suggestions
 from tfmm.search.trial import CURVES, SMALL_IS_GOOD, Outcome, Task
-from tfmm.settings.search import Space
+from tfmm.settings.search import Space, is_of_experiment
 
 REFIT = -1
 
@@ -31,6 +31,8 @@ class Search:
         algorithm: `tpe` or `random`.
         seed: Of the suggestions.
         measure: What is made large.
+        cuts_validation: Whether some trials are fitted on a part of `validation`, and
+            so all are measured on the rest.
         run: The run.
         catalog: The pickled products.
         source: The catalog's file and its images' folder or `""`, for trials that
@@ -43,6 +45,7 @@ class Search:
     algorithm: str
     seed: int
     measure: str
+    cuts_validation: bool
     run: Path
     catalog: Path
     source: tuple[str, str]
@@ -64,7 +67,7 @@ class Search:
         source = f"trial {number}"
         tried = spaces.with_values(self.settings, self.target, values, source)
         # All trials of a search, so that they can be compared: the one as written too.
-        is_whole = any("." in key for key in spaces.keys_of(self._space)) or (
+        is_whole = any(map(is_of_experiment, spaces.keys_of(self._space))) or (
             _differs_elsewhere(self.settings, tried, self.target)
         )
         if is_whole and data_rate < 1.0:
@@ -76,6 +79,7 @@ class Search:
             data=spaces.written(tried),
             target=self.target,
             measure=self.measure,
+            cuts_validation=self.cuts_validation,
             data_rate=data_rate,
             floors=floors,
             curve=self.measure if self.measure in CURVES else "loss",
@@ -104,29 +108,6 @@ def _differs_elsewhere(written: Experiment, tried: Experiment, target: str) -> b
         return data
 
     return rest(written) != rest(tried)
-
-
-def first_point(settings: Experiment, target: str) -> tuple[Point | None, str]:
-    """The point of the experiment as written, or none and why."""
-    _, space = spaces.of(settings, target)
-    model = settings.model_settings(target)
-    own = model.model_dump(mode="json")
-    everything = settings.model_dump(mode="json")
-    defaults = {
-        name: field.get_default(call_default_factory=True)
-        for name, field in type(model).model_fields.items()
-        if not field.is_required()
-    }
-    for name in spaces.keys_of(space):
-        if "." in name:
-            place: Any = everything
-            for part in name.split("."):
-                place = place.get(part) if isinstance(place, dict) else None
-            own[name] = place
-    try:
-        return spaces.point_of(space, own, defaults), ""
-    except ValueError as error:
-        return None, str(error)
 
 
 def run(
@@ -188,7 +169,8 @@ def run(
                 break
             earlier = known(number)
             over = elapsed() >= time_budget and number > 0  # as written it is tried
-            if over or stopping.is_stale(earlier, options.stale_trials):
+            stale = stopping.is_stale(earlier, options.stale_trials)
+            if over or stale or stopping.is_in_vain(earlier):
                 trials = number
                 break
             point, values = _next(search, suggestions, number, earlier)
@@ -214,7 +196,7 @@ def _next(
     search: Search, suggestions: Suggestions, number: int, known: list[Record]
 ) -> tuple[Point | None, dict[str, Any]]:
     if number == 0:
-        return first_point(search.settings, search.target)[0], {}
+        return spaces.first_point(search.settings, search.target)[0], {}
     _, space = spaces.of(search.settings, search.target)
     seen = [
         (x.number, x.point, None if x.value is None else -x.value)

@@ -36,7 +36,7 @@ def search(
         RunError: If there is another search, or no trial was any good.
     """
     journal = Journal(what.folder / "search.jsonl", _about(what, parallel), resume)
-    reason = loop.first_point(what.settings, what.target)[1]
+    reason = spaces.first_point(what.settings, what.target)[1]
     if reason:
         say(f"{what.target}: TPE is not told of the first trial: {reason}")
     with (

@@ -303,12 +303,7 @@ def _best(what: Search, trials: Sequence[Record]) -> Mapping[str, str]:
     """The best settings, as they stand in `best.toml`."""
     leader = _leader(trials)
     model = spaces.with_values(what.settings, what.target, leader.values, "best")
-    everything = model.model_dump(mode="json")
-    table = "towers" if what.target in model.towers else "heads"
-    found = {}
-    for name in spaces.keys_of(spaces.of(what.settings, what.target)[1]):
-        place: Any = everything
-        for part in name.split(".") if "." in name else (table, what.target, name):
-            place = place[part]
-        found[name] = json.dumps(place)
-    return found
+    return {
+        name: json.dumps(spaces.value_at(model, what.target, name))
+        for name in spaces.keys_of(spaces.of(what.settings, what.target)[1])
+    }

@@ -49,7 +49,9 @@ def parameters(
     """
     found = []
     numbers = [x.number for x in trials]
-    written = _written(settings, target, space)
+    written = {
+        key: spaces.value_at(settings, target, key) for key in spaces.keys_of(space)
+    }
 
     def values(key: str) -> list[Any]:
         return [
@@ -122,15 +124,3 @@ def _is_log(node: Node) -> bool:
             len(numbers) > 2 and min(numbers) > 0 and max(numbers) >= 8 * min(numbers)
         )
     return False
-
-
-def _written(settings: Experiment, target: str, space: Space) -> dict[str, Any]:
-    own = settings.model_settings(target).model_dump(mode="json")
-    everything = settings.model_dump(mode="json")
-    for name in spaces.keys_of(space):
-        if "." in name:
-            place: Any = everything
-            for part in name.split("."):
-                place = place.get(part) if isinstance(place, dict) else None
-            own[name] = place
-    return own

@@ -8,7 +8,7 @@ Only labels of the options that were chosen have one.
 import json
 import math
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from tfmm.settings.search import (
     Range,
     SearchOptions,
     Space,
+    is_of_experiment,
     options_of,
     space_of,
 )
@@ -113,6 +114,44 @@ def keys_of(space: Space) -> list[str]:
         for name, node in space.items()
         for key in (node.keys if isinstance(node, Branches) else (name,))
     ]
+
+
+def first_point(settings: Experiment, target: str) -> tuple[Point | None, str]:
+    """The point of the experiment as written, or none and why."""
+    _, space = of(settings, target)
+    model = settings.model_settings(target)
+    own = model.model_dump(mode="json")
+    defaults = {
+        name: field.get_default(call_default_factory=True)
+        for name, field in type(model).model_fields.items()
+        if not field.is_required()
+    }
+    for name in filter(is_of_experiment, keys_of(space)):
+        own[name] = value_at(settings, target, name)
+        try:
+            without = with_values(settings, target, {name: None}, "the experiment")
+        except ExperimentError:
+            continue  # it has no default
+        defaults[name] = value_at(without, target, name)
+    try:
+        return point_of(space, own, defaults), ""
+    except ValueError as error:
+        return None, str(error)
+
+
+def value_at(settings: Experiment, target: str, name: str) -> Any:
+    """The value of a searched key; `None` of one that the experiment does not have."""
+    place: Any = settings.model_dump(mode="json")
+    for part in _path(settings, target, name):
+        place = place.get(part) if isinstance(place, dict) else None
+    return place
+
+
+def _path(settings: Experiment, target: str, name: str) -> list[str]:
+    """Where a searched key stands in the experiment."""
+    if is_of_experiment(name):
+        return name.split(".")
+    return ["towers" if target in settings.towers else "heads", target, name]
 
 
 def values_of(space: Space, point: Point) -> dict[str, Any]:
@@ -254,9 +293,8 @@ def with_values(
         ExperimentError: If they are out of bounds or contradict each other.
     """
     data = written(settings)
-    table = "towers" if target in settings.towers else "heads"
     for name, value in values.items():
-        *path, last = name.split(".") if "." in name else (table, target, name)
+        *path, last = _path(settings, target, name)
         place = data
         for part in path:
             if not isinstance(place.setdefault(part, {}), dict):
@@ -267,75 +305,3 @@ def with_values(
         else:
             place[last] = value
     return experiment.check(data, source)
-
-
-def check_bounds(settings: Experiment, target: str, source: str) -> None:
-    """Stops if an end of a range, or an option, is none that its key may have.
-
-    Each is tried with the first of everything else, and with everything else as it is
-    written: what only goes together with some of the rest is allowed.
-
-    Raises:
-        ExperimentError: Naming the key and its value.
-    """
-    _, space = of(settings, target)
-    base: dict[str, Any] = {}
-    for name, node in space.items():
-        if isinstance(node, Branches):
-            base |= next(_of_branches(node))
-        else:
-            base[name] = next(_probes(node))
-    for name, node in space.items():
-        some = isinstance(node, Branches)
-        sets = _of_branches(node) if some else ({name: x} for x in _probes(node))
-        for values in sets:
-            try:
-                with_values(settings, target, base | values, source)
-                continue
-            except ExperimentError:
-                pass  # perhaps because of the rest
-            try:
-                with_values(settings, target, values, source)
-            except ExperimentError as error:
-                message = str(error).removeprefix(f"{source}: ")
-                raise ExperimentError(
-                    f"{source}: [search.{target}] {_told(values)}: {message}"
-                ) from None
-
-
-def _of_branches(node: Branches) -> Iterator[dict[str, Any]]:
-    """What the options of a nested choice set, one of their values at a time."""
-    for option in node.options:
-        first = {key: next(_probes(x)) for key, x in option.items()}
-        unset = dict.fromkeys(node.keys)
-        yield unset | first
-        for key, inside in option.items():
-            for value in _probes(inside):
-                yield unset | first | {key: value}
-
-
-def _told(values: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{k} = {json.dumps(v)}" for k, v in values.items() if v is not None
-    )
-
-
-def _probes(node: Node) -> Iterator[Any]:
-    """Values that stand for a space: ends of ranges, every option, one at a time."""
-    if isinstance(node, Constant):
-        yield node.value
-    elif isinstance(node, Range):
-        yield nearest(node, node.low)
-        yield nearest(node, node.high)
-    elif isinstance(node, Choice):
-        for option in node.options:
-            yield from _probes(option)
-    else:
-        assert isinstance(node, Items | Entries)
-        listed = isinstance(node, Items)
-        inner = dict(enumerate(node.items)) if isinstance(node, Items) else node.entries
-        first = {key: next(_probes(x)) for key, x in inner.items()}
-        for key, x in inner.items():
-            for value in _probes(x):
-                made = {**first, key: value}
-                yield list(made.values()) if listed else made

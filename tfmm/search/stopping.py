@@ -6,8 +6,8 @@ import numpy as np
 
 from tfmm.search.journal import Record
 
-# Trials that must have gone through before any is held against them, and epochs that
-# every trial may have.
+# Trials that must have gone through before any is held against them, or have failed
+# before all are given up; and epochs that every trial may have.
 FEWEST_TRIALS = 5
 FREE_EPOCHS = 2
 
@@ -52,3 +52,8 @@ def is_stale(known: Sequence[Record], stale_trials: int) -> bool:
     if not stale_trials or leader is None:
         return False
     return sum(x.number > leader.number for x in known) >= stale_trials
+
+
+def is_in_vain(known: Sequence[Record]) -> bool:
+    """Whether there were several trials and all failed, the first among them."""
+    return len(known) >= FEWEST_TRIALS and all(x.status == "failed" for x in known)

@@ -37,6 +37,8 @@ class Task:
         data: The experiment, as plain data.
         target: The model.
         measure: What it is judged by.
+        cuts_validation: Whether that is of the part of `validation` on which no head
+            is fitted, whatever this one is fitted on.
         data_rate: Share of the products to learn from.
         floors: By epoch, from 1: what its best epoch so far must reach to go on, the
             larger the better; nothing where it is `None`, and past the last.
@@ -54,6 +56,7 @@ class Task:
     data: Mapping[str, Any]
     target: str
     measure: str
+    cuts_validation: bool
     data_rate: float
     floors: Sequence[float | None]
     curve: str
@@ -176,7 +179,8 @@ def _fit(task: Task, settings: Experiment, watch) -> Apart:
             return whole
 
         run, rate = place, 1.0  # the catalog's data_rate is what the task's was
-    return fit_apart(run, settings, task.target, products, folder, rate, watch)
+    given = (run, settings, task.target, products, folder)
+    return fit_apart(*given, rate, task.cuts_validation, watch)
 
 
 @cache

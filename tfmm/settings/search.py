@@ -1,7 +1,7 @@
 """`[search.NAME]`: what of a model to search, and how.
 
-A key of the table is a key of the model or, in quotes and with dots, of the experiment.
-Its value says what may be drawn:
+A key of the table is a key of the model, or of the experiment: in quotes and with dots,
+or `seed`. Its value says what may be drawn:
 
     learning_rate = { low = 1e-5, high = 1e-1, scale = "log" }
     hidden_units = [[100], [{ low = 10, high = 400, step = 10 }]]    # choices
@@ -117,6 +117,8 @@ class SearchOptions(Table):
 
 OPTIONS = frozenset(SearchOptions.model_fields)
 RANGE_KEYS = ("low", "high", "scale", "step")
+# Keys of the experiment that are in none of its tables.
+TOP_KEYS = ("seed",)
 
 
 def options_of(table: Mapping[str, Any]) -> SearchOptions:
@@ -130,6 +132,11 @@ def options_of(table: Mapping[str, Any]) -> SearchOptions:
         raise ValueError(
             f"{name}: {message[0].lower()}{message[1:]}. Received: {problem['input']!r}"
         ) from None
+
+
+def is_of_experiment(name: str) -> bool:
+    """Whether a key that is searched is one of the experiment and not of the model."""
+    return "." in name or name in TOP_KEYS
 
 
 def space_of(table: Mapping[str, Any], keys: Collection[str]) -> Space:
@@ -148,7 +155,7 @@ def space_of(table: Mapping[str, Any], keys: Collection[str]) -> Space:
             continue
         if name == "model":
             raise ValueError("'model' cannot be searched; give each a table of its own")
-        if name in keys or "." in name:
+        if name in keys or is_of_experiment(name):
             space[name] = _drawn(value, name)
         elif isinstance(value, list) and value and all(map(_is_table, value)):
             options = tuple(
@@ -156,7 +163,7 @@ def space_of(table: Mapping[str, Any], keys: Collection[str]) -> Space:
             )
             space[name] = Branches(options)
         else:
-            known = [*keys, *OPTIONS]
+            known = [*keys, *OPTIONS, *TOP_KEYS]
             raise ValueError(
                 f"the model has no key {name!r}{did_you_mean(name, known)}; a nested "
                 "choice is a list of tables"
@@ -174,7 +181,7 @@ def space_of(table: Mapping[str, Any], keys: Collection[str]) -> Space:
 
 def _branch(table: Mapping[str, Any], where: str, keys: Collection[str]) -> Space:
     for name in table:
-        if name == "model" or (name not in keys and "." not in name):
+        if name == "model" or not (name in keys or is_of_experiment(name)):
             raise ValueError(
                 f"{where}: the model has no key {name!r}{did_you_mean(name, keys)}"
             )

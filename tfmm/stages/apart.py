@@ -46,8 +46,9 @@ def fit_apart(
     name: str,
     catalog: Callable[[], Catalog],
     folder: Path,
-    data_rate: float = 1.0,
-    watch: Callable[[Mapping[str, float]], None] = lambda figures: None,
+    data_rate: float,
+    cuts_validation: bool,
+    watch: Callable[[Mapping[str, float]], None],
 ) -> Apart:
     """Fits a model without touching the run, and asks it about `validation`.
 
@@ -58,6 +59,8 @@ def fit_apart(
         catalog: Gives the products; called for a model that sees them.
         folder: Where the files of a training go.
         data_rate: Share of the products to learn from, by label.
+        cuts_validation: Whether to leave out the products of `validation` that a head
+            may be fitted on, also if this one is not.
         watch: As `Places.watch`.
     """
     parts = ("log.csv", "tensorboard", "training")
@@ -78,7 +81,8 @@ def fit_apart(
         some = take(inputs, np.flatnonzero(present))
         logits = _said(model, array_batches(some, answers.PREDICT_BATCH), present)
     train.forget_checkpoint(places)
-    return _measured(run, settings, name, training, logits, present)
+    cut = cuts_validation or "validation" in fitted_on(name, settings.heads)
+    return _measured(run, settings, name, training, logits, present, cut)
 
 
 def _of_products(
@@ -128,10 +132,11 @@ def _measured(
     training: Mapping[str, Any],
     logits: np.ndarray,
     present: np.ndarray,
+    cut: bool,
 ) -> Apart:
     task = settings.catalog.task
     targets, _ = outputs.read_targets(run.outputs, "validation")
-    if "validation" in fitted_on(name, settings.heads):
+    if cut:
         rest = answers.cut_validation(run, settings)[1]
         targets, logits, present = targets[rest], logits[rest], present[rest]
     tree = results.hierarchy(run, settings)
