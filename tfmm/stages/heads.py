@@ -27,6 +27,8 @@ from tfmm.train import Places
 
 # Updates of heads take so little that calling each from Python would double it.
 STEPS_PER_CALL = 16
+# Of `validation`, after each epoch; for the same reason.
+PRODUCTS_PER_CALL = 1_024
 
 
 def fit_head(run: Run, settings: Experiment, catalog: Catalog, name: str) -> None:
@@ -141,7 +143,7 @@ def fit(
     predict = results.predictor(model)
 
     def validate() -> dict[str, float]:
-        batches = array_batches(dict(held_out.inputs), answers.PREDICT_BATCH)
+        batches = array_batches(dict(held_out.inputs), PRODUCTS_PER_CALL)
         logits = np.concatenate([predict(batch)["logits"] for batch in batches])
         return metrics.quick_measures(task, held_out.targets, logits)
 
