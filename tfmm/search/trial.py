@@ -130,7 +130,7 @@ def perform(task: Task) -> Outcome:
     try:
         settings = experiment.check(dict(task.data), f"trial {task.number}")
         said = _fit(task, settings, watch)
-        found = _measures(settings.catalog.task, said)
+        found = measures_of(settings.catalog.task, said)
         value = found.get(task.measure)
         if value is None or not math.isfinite(value):
             return told("failed", reason=f"{task.measure} is {value}")
@@ -211,7 +211,8 @@ def _prepared(place: Run, base: Run, settings: Experiment, task: Task) -> Catalo
     return catalog
 
 
-def _measures(task: str, said: Apart) -> dict[str, float]:
+def measures_of(task: str, said: Apart) -> dict[str, float]:
+    """The measures of the report that are one number, and a finite one."""
     truth = Truth.of(task, said.targets, said.probabilities.shape[1])
     ranks = metrics.ranks(truth.rows, truth.labels, said.probabilities)
     answer = look(truth, said.probabilities, said.assigned)
