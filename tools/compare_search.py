@@ -89,9 +89,12 @@ def _searched(
     if not run.path.exists():
         part = run.path.with_name(f"{run.path.name}.part")
         shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(
-            base, part, ignore=lambda at, names: OWN if at == str(base) else ()
-        )
+        part.mkdir(parents=True)
+        for own in base.iterdir():
+            if own.is_dir() and own.name not in OWN:
+                shutil.copytree(own, part / own.name)
+            elif own.name not in OWN:
+                shutil.copy(own, part)
         part.rename(run.path)
     subprocess.run([*call, "--resume"], check=True, stdout=subprocess.DEVNULL)
     return of_journal(run.search(target) / "search.jsonl", trials)
