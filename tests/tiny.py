@@ -56,6 +56,15 @@ head = "policy"
 top_k = 2
 """
 
+POLICY_SPACE = """
+[search.policy]
+learning_rate = { low = 1e-4, high = 0.1, scale = "log" }
+hidden_units = [[5], [8]]
+batch_size = [16, 32]
+max_epochs = 4
+penalty = [{}, { dropout = { low = 0.1, high = 0.5 } }, { l2 = [0.01] }]
+"""
+
 
 def write_catalog(folder: Path, products: int = 48) -> Path:
     """Writes catalog.csv and its images; product 3 has a bad image, 5 has none."""

@@ -8,22 +8,18 @@ import typer
 
 from tfmm import experiment
 from tfmm.errors import ExperimentError, RunError, command_line, did_you_mean
+from tfmm.options import CatalogFile, Changes, Hparams, ImagesFolder
 from tfmm.run import Run
 
 STAGES = ("audit", "towers", "heads", "report")
 
 
 def fit(
-    hparams: Annotated[Path, typer.Argument(help="Experiment file (TOML).")],
-    catalog: Annotated[Path, typer.Option(help="Table of products.")],
+    hparams: Hparams,
+    catalog: CatalogFile,
     run: Annotated[Path, typer.Option(help="Folder for everything that is made.")],
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of the images; the table's by default.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="key=value over the file's; may be repeated."),
-    ] = None,
+    images: ImagesFolder = None,
+    set_: Changes = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on in a run that exists.")
     ] = False,

@@ -12,6 +12,7 @@ import typer
 from tfmm import labelling, predict_spark, spark_context
 from tfmm.errors import CatalogError, RunError, command_line
 from tfmm.labelling import Batch, Labelled, Reads
+from tfmm.options import ImagesFolder
 
 
 def predict(
@@ -22,9 +23,7 @@ def predict(
         Path, typer.Option(help="Table of products; labels not needed.")
     ],
     to: Annotated[Path, typer.Option(help="Table to write: .csv or .parquet.")],
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of the images; the table's by default.")
-    ] = None,
+    images: ImagesFolder = None,
     head: Annotated[
         str | None, typer.Option(help="Head or tower of a run; [export]'s by default.")
     ] = None,

@@ -23,6 +23,7 @@ import typer
 from tfmm import experiment, outputs
 from tfmm import fit as fitting
 from tfmm.errors import RunError, command_line
+from tfmm.options import CatalogFile, Changes, Hparams, ImagesFolder
 from tfmm.report.said import read
 from tfmm.run import Run, replacing
 from tfmm.search import space as spaces
@@ -101,21 +102,16 @@ def _searched(
 
 
 def compare_search(
-    hparams: Annotated[Path, typer.Argument(help="Experiment file (TOML).")],
-    catalog: Annotated[Path, typer.Option(help="Table of products.")],
+    hparams: Hparams,
+    catalog: CatalogFile,
     run: Annotated[Path, typer.Option(help="A fitted run; it stays as it is.")],
     to: Annotated[Path, typer.Option(help="Folder for the copies of the run.")],
     target: Annotated[list[str], typer.Option(help="A model; may be repeated.")],
     trials: Annotated[int, typer.Option(min=1, help="Of each search.")] = 50,
     seeds: Annotated[int, typer.Option(min=1, help="How many: 0, 1, ...")] = 5,
     parallel: Annotated[int, typer.Option(min=1, help="Trials at a time.")] = 2,
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of the images; the table's by default.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="key=value over the file's; may be repeated."),
-    ] = None,
+    images: ImagesFolder = None,
+    set_: Changes = None,
 ) -> None:
     """Searches models by TPE and by chance, fits the best ones, and compares."""
     settings = experiment.load(hparams, set_ or [])

@@ -26,6 +26,7 @@ from tfmm import experiment, tables
 from tfmm.catalog import Catalog
 from tfmm.catalog import load as load_catalog
 from tfmm.errors import ExperimentError, command_line
+from tfmm.options import CatalogFile, Changes, Hparams
 from tfmm.run import replacing
 
 KEY_COLUMNS = ("id", "was", "is")
@@ -85,18 +86,15 @@ def _write(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 
 def flip_labels(
-    hparams: Annotated[Path, typer.Argument(help="Experiment file (TOML).")],
-    catalog: Annotated[Path, typer.Option(help="Table of products.")],
+    hparams: Hparams,
+    catalog: CatalogFile,
     to: Annotated[Path, typer.Option(help="CSV file to write the catalog into.")],
     key: Annotated[Path, typer.Option(help="CSV file to write the changes into.")],
     rate: Annotated[
         float, typer.Option(help="Share of the products, above 0 and below 1.")
     ] = 0.03,
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="key=value over the file's; may be repeated."),
-    ] = None,
+    set_: Changes = None,
 ) -> None:
     """Writes a catalog with some labels changed at random, and which."""
     if not 0 < rate < 1:

@@ -27,6 +27,7 @@ from tfmm import experiment, outputs
 from tfmm import fit as fitting
 from tfmm.errors import ExperimentError, command_line
 from tfmm.experiment import Experiment
+from tfmm.options import CatalogFile, Changes, Hparams, ImagesFolder
 from tfmm.report import numbers, page, write_numbers
 from tfmm.report.said import Said, read
 from tfmm.run import Run, read_json
@@ -157,16 +158,11 @@ def pooled(runs: Sequence[Run]) -> dict:
 
 
 def rotations(
-    hparams: Annotated[Path, typer.Argument(help="Experiment file (TOML).")],
-    catalog: Annotated[Path, typer.Option(help="Table of products.")],
+    hparams: Hparams,
+    catalog: CatalogFile,
     to: Annotated[Path, typer.Option(help="Folder for the runs and the report.")],
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of the images; the table's by default.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="key=value over the file's; may be repeated."),
-    ] = None,
+    images: ImagesFolder = None,
+    set_: Changes = None,
 ) -> None:
     """Fits an experiment once for each turn of its splits and reports all together."""
     settings = experiment.load(hparams, set_ or [])

@@ -47,6 +47,7 @@ from typing import Annotated, Any
 import typer
 
 from tfmm.errors import command_line
+from tfmm.options import ImagesFolder
 
 # A change of version may not take longer than until the next one is due, and of
 # those there must be one in each fifth of the time, or memory cannot be judged.
@@ -56,9 +57,7 @@ FEWEST_SWAPS = 5
 def soak(
     bundle: Annotated[Path, typer.Argument(help="MODELS/NAME/N, as export wrote it.")],
     catalog: Annotated[Path, typer.Option(help="Table of products to send.")],
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of the images; the table's by default.")
-    ] = None,
+    images: ImagesFolder = None,
     minutes: Annotated[float, typer.Option(min=0.01, help="How long.")] = 30.0,
     warm_up: Annotated[
         float, typer.Option(min=0.0, help="Minutes of the same before those.")

@@ -24,6 +24,7 @@ from tfmm.catalog import Catalog
 from tfmm.catalog import load as load_catalog
 from tfmm.errors import ExperimentError, TfmmError, command_line, did_you_mean
 from tfmm.experiment import Experiment
+from tfmm.options import CatalogFile, Changes, Hparams
 from tfmm.progress import say
 from tfmm.run import replacing
 
@@ -129,8 +130,8 @@ def train(
 
 
 def word_vectors(
-    hparams: Annotated[Path, typer.Argument(help="Experiment file (TOML).")],
-    catalog: Annotated[Path, typer.Option(help="Table of products.")],
+    hparams: Hparams,
+    catalog: CatalogFile,
     modality: Annotated[str, typer.Option(help="The text to read.")],
     to: Annotated[Path, typer.Option(help="File for the vectors (.vec or .txt).")],
     dim: Annotated[int, typer.Option(min=1, help="Numbers in a vector.")] = 100,
@@ -143,10 +144,7 @@ def word_vectors(
     min_count: Annotated[
         int, typer.Option(min=1, help="Words seen less often get no vector.")
     ] = 1,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="key=value over the file's; may be repeated."),
-    ] = None,
+    set_: Changes = None,
 ) -> None:
     """Trains word vectors on the training split of a catalog and writes them."""
     settings = experiment.load(hparams, set_ or [])

@@ -11,19 +11,10 @@ import sys
 import time
 
 import pytest
-from tiny import EXPERIMENT, command
+from tiny import EXPERIMENT, POLICY_SPACE, command
 
 from tfmm import experiment
 from tfmm.search.worker import Worker
-
-SPACE = """
-[search.policy]
-learning_rate = { low = 1e-4, high = 0.1, scale = "log" }
-hidden_units = [[5], [8]]
-batch_size = [16, 32]
-max_epochs = 4
-penalty = [{}, { dropout = { low = 0.1, high = 0.5 } }, { l2 = [0.01] }]
-"""
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +23,7 @@ def run(fitted, tmp_path_factory, catalog_file):
     path = tmp_path_factory.mktemp("search") / "run"
     shutil.copytree(fitted, path)
     file = path.parent / "search.toml"
-    file.write_text(f"{EXPERIMENT}{SPACE}data_rate = 0.5\n", encoding="utf-8")
+    file.write_text(f"{EXPERIMENT}{POLICY_SPACE}data_rate = 0.5\n", encoding="utf-8")
     done = command(*words(file, catalog_file, path), "--trials", "3")
     assert done.returncode == 0, done.stderr
     return path, file, done
@@ -118,7 +109,7 @@ def test_what_cannot_be_searched_stops_before_any_work(
     flags, message, tmp_path, catalog_file
 ):
     file = tmp_path / "e.toml"
-    file.write_text(EXPERIMENT + SPACE, encoding="utf-8")
+    file.write_text(EXPERIMENT + POLICY_SPACE, encoding="utf-8")
     place = tmp_path / "run"
     done = command(*words(file, catalog_file, place), "--trials", "2", *flags)
     assert done.returncode == 2
@@ -180,7 +171,7 @@ def test_a_search_that_is_killed_by_the_system_is_resumed(
     fitted, catalog_file, tmp_path
 ):
     file = tmp_path / "e.toml"
-    file.write_text(EXPERIMENT + SPACE, encoding="utf-8")
+    file.write_text(EXPERIMENT + POLICY_SPACE, encoding="utf-8")
     found = []
     for name in ("whole", "killed"):
         path = tmp_path / name

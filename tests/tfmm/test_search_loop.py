@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 import pytest
-from tiny import EXPERIMENT
+from tiny import EXPERIMENT, POLICY_SPACE
 
 from tfmm import experiment
 from tfmm.errors import RunError
@@ -16,20 +16,11 @@ from tfmm.search.journal import Journal, Record
 from tfmm.search.loop import Search
 from tfmm.search.trial import Outcome
 
-SPACE = """
-[search.policy]
-learning_rate = { low = 1e-4, high = 0.1, scale = "log" }
-hidden_units = [[5], [8]]
-batch_size = [16, 32]
-max_epochs = 4
-penalty = [{}, { dropout = { low = 0.1, high = 0.5 } }, { l2 = [0.01] }]
-"""
-
 
 @pytest.fixture
 def settings(tmp_path):
     path = tmp_path / "search.toml"
-    path.write_text(EXPERIMENT + SPACE, encoding="utf-8")
+    path.write_text(EXPERIMENT + POLICY_SPACE, encoding="utf-8")
     return experiment.load(path)
 
 
@@ -137,7 +128,7 @@ def test_a_failed_trial_is_told_and_the_search_goes_on(settings, tmp_path, capsy
 
 def test_a_search_ends_when_nothing_gets_better_or_time_is_over(tmp_path):
     path = tmp_path / "stale.toml"
-    path.write_text(f"{EXPERIMENT}{SPACE}stale_trials = 5\n", encoding="utf-8")
+    path.write_text(f"{EXPERIMENT}{POLICY_SPACE}stale_trials = 5\n", encoding="utf-8")
     stale = experiment.load(path)
     records = searched(stale, tmp_path / "a", Pretended(), 200)
     leader = stopping.best(list(records.values()))
@@ -195,7 +186,7 @@ def test_what_is_better_after_more_trials_is_fitted_on_all_once_more(
     tmp_path, monkeypatch
 ):
     path = tmp_path / "e.toml"
-    path.write_text(f"{EXPERIMENT}{SPACE}data_rate = 0.5\n", encoding="utf-8")
+    path.write_text(f"{EXPERIMENT}{POLICY_SPACE}data_rate = 0.5\n", encoding="utf-8")
     what = made(experiment.load(path), tmp_path / "a")
     monkeypatch.setattr(outcomes, "_about", lambda what, parallel: {"seed": 3})
     pools = []

@@ -7,20 +7,13 @@ import subprocess
 import sys
 
 import pytest
-from tiny import EXPERIMENT
+from tiny import EXPERIMENT, POLICY_SPACE
 
 from tfmm.errors import SparkError
 from tfmm.search import cluster, pool
 from tfmm.search.cluster import Cluster
 from tfmm.search.pool import TRIALS_OF_A_WORKER, processes
 from tfmm.search.trial import Outcome, Task
-
-SPACE = """
-[search.policy]
-learning_rate = { low = 1e-4, high = 0.1, scale = "log" }
-hidden_units = [[5], [8]]
-max_epochs = 3
-"""
 
 
 class Pretended:
@@ -160,7 +153,7 @@ def test_what_fails_on_a_spark_is_told_here(tmp_path):
 @pytest.mark.skipif(shutil.which("java") is None, reason="needs Java")
 def test_a_spark_does_the_trials_that_processes_do(fitted, catalog_file, tmp_path):
     file = tmp_path / "e.toml"
-    file.write_text(EXPERIMENT + SPACE, encoding="utf-8")
+    file.write_text(EXPERIMENT + POLICY_SPACE, encoding="utf-8")
     found, where = [], set()
     for name, flags in (("here", []), ("spark", ["--spark", "local[2]"])):
         path = tmp_path / name

@@ -10,14 +10,15 @@ import typer
 
 from tfmm import experiment
 from tfmm.errors import ExperimentError, RunError, command_line, did_you_mean
+from tfmm.options import CatalogFile, Changes, Hparams, ImagesFolder
 from tfmm.run import Run, replacing
 
 ALGORITHMS = ("tpe", "random")
 
 
 def search(
-    hparams: Annotated[Path, typer.Argument(help="An experiment file.")],
-    catalog: Annotated[Path, typer.Option(help="The table of products.")],
+    hparams: Hparams,
+    catalog: CatalogFile,
     run: Annotated[Path, typer.Option(help="A run, or where to make one.")],
     target: Annotated[str, typer.Option(help="The tower or head to search.")],
     trials: Annotated[int, typer.Option(min=1, help="How many, the first as written.")],
@@ -32,13 +33,8 @@ def search(
     time_budget: Annotated[
         float, typer.Option(min=0.0, help="Seconds after which no trial is begun.")
     ] = math.inf,
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of the images; the table's by default.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="key=value over the file's; may be repeated."),
-    ] = None,
+    images: ImagesFolder = None,
+    set_: Changes = None,
     seed: Annotated[
         int | None,
         typer.Option(min=0, help="Of the suggestions; the file's if absent."),

@@ -30,6 +30,7 @@ from tfmm import experiment
 from tfmm.catalog import Catalog
 from tfmm.catalog import load as load_catalog
 from tfmm.errors import TfmmError, command_line
+from tfmm.options import CatalogFile, Changes, Hparams
 from tfmm.progress import say
 from tfmm.run import write_json
 from tfmm.settings import FastText
@@ -209,8 +210,8 @@ def numbers(text: str) -> list[float]:
 
 
 def fasttext_speed(
-    hparams: Annotated[Path, typer.Argument(help="Experiment file (TOML).")],
-    catalog: Annotated[Path, typer.Option(help="Table of products.")],
+    hparams: Hparams,
+    catalog: CatalogFile,
     modality: Annotated[str, typer.Option(help="Modality to read.")],
     reference_python: Annotated[
         Path, typer.Option(help="Interpreter that has the package fasttext.")
@@ -219,10 +220,7 @@ def fasttext_speed(
     reference_rates: Annotated[str, typer.Option(help="Its rates.")] = "0.25,0.5,1",
     repeats: Annotated[int, typer.Option(help="Times that both are timed.")] = 3,
     threads: Annotated[int, typer.Option(help="Processors of each.")] = 2,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="key=value over the file's; may be repeated."),
-    ] = None,
+    set_: Changes = None,
     to: Annotated[
         Path | None, typer.Option(help="File for the numbers (JSON).")
     ] = None,

@@ -22,6 +22,7 @@ from tfmm import experiment
 from tfmm.catalog import Catalog
 from tfmm.catalog import load as load_catalog
 from tfmm.errors import command_line
+from tfmm.options import CatalogFile, Hparams
 
 BUCKETS = (20_000, 2_000_000)
 ROUNDS = 12
@@ -69,8 +70,8 @@ def peak_bytes() -> int:
 
 
 def fasttext_steps(
-    hparams: Annotated[Path, typer.Argument(help="Experiment file (TOML).")],
-    catalog: Annotated[Path, typer.Option(help="Table of products.")],
+    hparams: Hparams,
+    catalog: CatalogFile,
     modality: Annotated[str, typer.Option(help="Modality to read.")],
     optimizer: Annotated[str, typer.Option(help="sgd or adagrad.")] = "sgd",
     memory_only: Annotated[bool, typer.Option(hidden=True)] = False,

@@ -39,6 +39,7 @@ from tfmm.catalog import Catalog
 from tfmm.catalog import load as load_catalog
 from tfmm.dataset import Inputs
 from tfmm.errors import TfmmError, command_line, did_you_mean
+from tfmm.options import CatalogFile, Changes, Hparams, ImagesFolder
 from tfmm.progress import progress
 from tfmm.run import write_json
 from tfmm.settings import Augmentation, ImageTower
@@ -204,17 +205,12 @@ def format_table(report: Mapping[str, Any]) -> str:
 
 
 def image_pipeline(
-    hparams: Annotated[Path, typer.Argument(help="Experiment file (TOML).")],
-    catalog: Annotated[Path, typer.Option(help="Table of products.")],
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of the images; the table's by default.")
-    ] = None,
+    hparams: Hparams,
+    catalog: CatalogFile,
+    images: ImagesFolder = None,
     tower: Annotated[str, typer.Option(help="The image tower to read for.")] = "image",
     rounds: Annotated[int, typer.Option(min=1, help="Epochs of each way.")] = 7,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="key=value over the file's; may be repeated."),
-    ] = None,
+    set_: Changes = None,
     to: Annotated[
         Path | None, typer.Option(help="File for the numbers (JSON).")
     ] = None,

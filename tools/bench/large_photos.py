@@ -26,6 +26,7 @@ from PIL import Image
 
 from tfmm import image, tables
 from tfmm.errors import CatalogError, command_line
+from tfmm.options import CatalogFile, ImagesFolder
 
 ROUNDS = 7
 GRAIN = 4.0  # standard deviation in grey levels
@@ -74,11 +75,9 @@ def ways(size: int) -> dict:
 
 
 def large_photos(
-    catalog: Annotated[Path, typer.Option(help="Table of products.")],
+    catalog: CatalogFile,
     column: Annotated[str, typer.Option(help="Its column of image paths.")] = "image",
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of the images; the table's by default.")
-    ] = None,
+    images: ImagesFolder = None,
     px: Annotated[int, typer.Option(help="Longer side of the photos.")] = 1_600,
     sizes: Annotated[list[int] | None, typer.Option(help="Sides to decode to.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Photos.")] = 24,

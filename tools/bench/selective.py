@@ -24,6 +24,7 @@ import typer
 from tfmm import catalog as catalogs
 from tfmm import image, tables
 from tfmm.errors import CatalogError, RunError, command_line
+from tfmm.options import CatalogFile, ImagesFolder
 from tfmm.settings import Modality
 
 assert tensorflow_text.__version__  # links the ops that a bundle needs
@@ -66,10 +67,8 @@ def products(
 def selective(
     full: Annotated[Path, typer.Argument(help="Looks at every image.")],
     skipping: Annotated[Path, typer.Argument(help="Skips some.", metavar="SELECTIVE")],
-    catalog: Annotated[Path, typer.Option(help="Table of products.")],
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of the images; the table's by default.")
-    ] = None,
+    catalog: CatalogFile,
+    images: ImagesFolder = None,
     batch: Annotated[list[int] | None, typer.Option(help="Products a request.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Products in a round.")] = 256,
 ) -> None:

@@ -49,6 +49,7 @@ from tfmm.catalog import Catalog
 from tfmm.catalog import load as load_catalog
 from tfmm.errors import TfmmError, command_line
 from tfmm.experiment import Experiment
+from tfmm.options import CatalogFile, Changes, Hparams, ImagesFolder
 from tfmm.progress import say
 from tfmm.run import write_json
 from tfmm.settings import CalibrationSettings
@@ -255,15 +256,10 @@ def format_table(report: Mapping[str, Any]) -> str:
 
 
 def shallow(
-    hparams: Annotated[Path, typer.Argument(help="Experiment file (TOML).")],
-    catalog: Annotated[Path, typer.Option(help="Table of products.")],
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of the images; the table's by default.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="key=value over the file's; may be repeated."),
-    ] = None,
+    hparams: Hparams,
+    catalog: CatalogFile,
+    images: ImagesFolder = None,
+    set_: Changes = None,
     to: Annotated[
         Path | None, typer.Option(help="File for the numbers (JSON).")
     ] = None,
