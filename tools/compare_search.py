@@ -14,13 +14,14 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
-from tfmm import experiment, outputs
+from tfmm import experiment, outputs, results
 from tfmm import fit as fitting
 from tfmm.errors import RunError, command_line
 from tfmm.options import CatalogFile, Changes, Hparams, ImagesFolder
@@ -28,9 +29,9 @@ from tfmm.report.said import read
 from tfmm.run import Run, replacing
 from tfmm.search import space as spaces
 from tfmm.search.trial import SMALL_IS_GOOD, measures_of
+from tfmm.settings.search import ALGORITHMS
 from tfmm.stages.apart import Apart
 
-ALGORITHMS = ("tpe", "random")
 # Of a run, what a copy of it is better without.
 OWN = ("search", "cache", "lock")
 
@@ -46,22 +47,30 @@ def on_test(run: Run, target: str, measure: str) -> float:
 
 
 def of_journal(path: Path, trials: int) -> dict[str, Any]:
-    """The best value of a search, its curve, and what became of the trials."""
+    """The best value of a search, how it got there, and what became of the trials.
+
+    Raises:
+        RunError: If it has another number of trials, or none that went through.
+    """
     records = [json.loads(line) for line in path.read_text().splitlines()[1:]]
     own = sorted((x for x in records if x["number"] >= 0), key=lambda x: x["number"])
-    if len(own) < trials:
-        raise RunError(f"{path}: {len(own)} trials of {trials}")
-    done = [
-        x["outcome"]["value"] if x["outcome"]["status"] == "done" else -np.inf
-        for x in own
-    ]
     states = [x["outcome"]["status"] for x in own]
+    if len(own) != trials or "done" not in states:
+        raise RunError(
+            f"{path}: {states.count('done')} of {len(own)} trials went through; "
+            f"expected {trials} trials, of which some do"
+        )
+    done = [
+        x["outcome"]["value"] if status == "done" else -np.inf
+        for x, status in zip(own, states, strict=True)
+    ]
+    so_far = np.maximum.accumulate(done)
     return {
-        "written": done[0],
+        "written": done[0] if states[0] == "done" else None,
         "best": max(done),
         "number": int(np.argmax(done)),
-        # How good it is all the way, and not at the end alone.
-        "mean_best": float(np.mean(np.maximum.accumulate(done))),
+        # How good it is all the way, and not at the end alone; from the first one done.
+        "mean_best": float(np.mean(so_far[np.isfinite(so_far)])),
         "seconds": max(x["at"] for x in own),
         **{x: states.count(x) for x in ("done", "stopped", "failed")},
     }
@@ -84,21 +93,23 @@ def summary(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     return told
 
 
-def _searched(
-    call: list[str], run: Run, base: Path, target: str, trials: int
-) -> dict[str, Any]:
-    if not run.path.exists():
-        part = run.path.with_name(f"{run.path.name}.part")
+def _copied(base: Run, to: Path, heard: Sequence[str]) -> Run:
+    """The copy of the run at `to`, made unless it is there."""
+    copy = Run(to)
+    if not copy.exists:
+        part = to.with_name(f"{to.name}.part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        for own in base.iterdir():
+        for own in base.path.iterdir():
             if own.is_dir() and own.name not in OWN:
                 shutil.copytree(own, part / own.name)
             elif own.name not in OWN:
                 shutil.copy(own, part)
-        part.rename(run.path)
-    subprocess.run([*call, "--resume"], check=True, stdout=subprocess.DEVNULL)
-    return of_journal(run.search(target) / "search.jsonl", trials)
+        part.rename(to)
+    for name in heard:
+        if results.weights_hash(copy, name) != results.weights_hash(base, name):
+            raise RunError(f"{to}: a copy of another run than {base.path}")
+    return copy
 
 
 def compare_search(
@@ -121,8 +132,11 @@ def compare_search(
         )
         for name in target
     }
-    if not Run(run).exists:
-        raise RunError(f"{run}: not a run; expected what tfmm.fit --run made")
+    base = Run(run)
+    base.require()
+    places = run.resolve(), to.resolve()
+    if places[0].is_relative_to(places[1]) or places[1].is_relative_to(places[0]):
+        raise RunError(f"--to {to}: expected a folder apart from the run {run}")
     place = ["--catalog", str(catalog)]
     place += ["--images", str(images)] if images else []
     changes = [word for change in set_ or [] for word in ("--set", change)]
@@ -131,12 +145,15 @@ def compare_search(
         found: dict[str, list[dict[str, Any]]] = {x: [] for x in ALGORITHMS}
         for seed in range(seeds):
             for algorithm in ALGORITHMS:
-                copy = Run(to / f"{algorithm}_{seed}")
+                heard = settings.starts_from(name)
+                copy = _copied(base, to / f"{algorithm}_{seed}", heard)
                 call = [sys.executable, "-m", "tfmm.search", str(hparams), *place]
                 call += ["--run", str(copy.path), "--target", name, *changes]
                 call += ["--trials", str(trials), "--parallel", str(parallel)]
-                call += ["--algorithm", algorithm, "--seed", str(seed)]
-                told = _searched(call, copy, run, name, trials)
+                call += ["--algorithm", algorithm, "--seed", str(seed), "--resume"]
+                if subprocess.run(call, stdout=subprocess.DEVNULL).returncode:
+                    raise RunError(f"{copy.path}: the search of {name!r} failed")
+                told = of_journal(copy.search(name) / "search.jsonl", trials)
                 fitting.fit(
                     *(copy.search(name) / "best.toml", catalog, copy.path, images),
                     resume=True,
@@ -145,10 +162,16 @@ def compare_search(
                 told["test"] = on_test(copy, name, measures[name])
                 found[algorithm].append(told)
                 print(f"{name} {algorithm} {seed}: {json.dumps(told)}", flush=True)
-        compared[name] = {"measure": measures[name], **summary(found), **found}
-        print(f"{name}: {json.dumps(summary(found))}", flush=True)
+        means = summary(found)
+        compared[name] = {
+            "measure": measures[name],
+            "summary": means,
+            "searches": found,
+        }
+        print(f"{name}: {json.dumps(means)}", flush=True)
+    text = json.dumps(compared, indent=1, allow_nan=False) + "\n"
     with replacing(to / "compared.json") as partial:
-        partial.write_text(json.dumps(compared, indent=1) + "\n", encoding="utf-8")
+        partial.write_text(text, encoding="utf-8")
     print(to / "compared.json")
 
 

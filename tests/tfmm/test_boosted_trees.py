@@ -1,8 +1,10 @@
 import dataclasses
 
 import keras
+import lightgbm
 import numpy as np
 import pytest
+import tensorflow as tf
 from fused import NAMES, answer, examples, problem
 
 from tfmm import metrics, train
@@ -93,6 +95,25 @@ def test_the_same_seed_grows_the_same_trees_and_they_survive_saving(tmp_path):
         answer(loaded, towers.fit.inputs)["logits"],
         answer(heads[0], towers.fit.inputs)["logits"],
     )
+
+
+def test_trees_take_the_threads_that_tensorflow_has_and_are_the_same(monkeypatch):
+    towers = made("single_label")
+    taken, hashes = [], []
+    train_trees = lightgbm.train
+
+    def watched(options, *rest, **more):
+        taken.append(options["num_threads"])
+        return train_trees(options, *rest, **more)
+
+    monkeypatch.setattr(lightgbm, "train", watched)
+    for given in (0, 1, 16):  # 0: TensorFlow chooses
+        threading = tf.config.threading
+        name = "get_intra_op_parallelism_threads"
+        monkeypatch.setattr(threading, name, lambda given=given: given)
+        hashes.append(train.weights_hash(boosted_trees(settings(), towers)))
+    assert taken == [2, 1, 2]
+    assert len(set(hashes)) == 1
 
 
 @pytest.mark.parametrize("form", ["shared", "per_label"])

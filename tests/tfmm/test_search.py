@@ -10,11 +10,15 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from tiny import EXPERIMENT, POLICY_SPACE, command
 
-from tfmm import experiment
+from tfmm import experiment, outputs
+from tfmm.run import Run
 from tfmm.search.worker import Worker
+from tfmm.stages import answers
+from tfmm.stages.apart import fit_apart
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +120,29 @@ def test_what_cannot_be_searched_stops_before_any_work(
     assert done.stderr.strip().count("\n") == 0
     assert message in done.stderr
     assert not place.exists()
+
+
+def test_trials_are_measured_on_what_no_head_is_fitted_on(fitted, tmp_path):
+    place = Run(fitted)
+    settings = place.read_experiment()
+    rest = answers.cut_validation(place, settings)[1]
+    targets, _ = outputs.read_targets(place.outputs, "validation")
+    assert 0 < len(rest) < len(targets)
+    for cut, expected in ((False, targets), (True, targets[rest])):
+        said = fit_apart(
+            *(
+                place,
+                settings,
+                "product",
+                None,
+                tmp_path,
+                1.0,
+                cut,
+                lambda figures: None,
+            )
+        )
+        np.testing.assert_array_equal(said.targets, expected)
+        assert len(said.probabilities) == len(said.assigned) == len(expected)
 
 
 def test_a_worker_tells_what_fails_and_outlives_it(run, tmp_path):

@@ -138,12 +138,15 @@ def test_a_search_ends_when_nothing_gets_better_or_time_is_over(tmp_path):
     assert list(one) == [0]
 
 
-def test_a_search_of_which_the_first_trials_all_fail_ends(settings, tmp_path):
+def test_a_search_of_which_the_first_trials_all_fail_ends(settings, tmp_path, capsys):
     records = searched(settings, tmp_path / "a", Pretended(2, failing=99), 40)
-    # By then the two after them had begun.
-    assert sorted(records) == list(range(stopping.FEWEST_TRIALS + 2))
-    few = searched(settings, tmp_path / "b", Pretended(failing=4), 10)
-    assert len(few) == 10
+    # And one that was at work.
+    assert sorted(records) == list(range(stopping.FEWEST_TRIALS + 1))
+    assert "ends after 6 trials: all failed" in capsys.readouterr().err
+    # None is given up while one that may go through is at work.
+    for slots in (1, 4):
+        few = Pretended(slots, failing=stopping.FEWEST_TRIALS - (slots == 1))
+        assert len(searched(settings, tmp_path / f"b{slots}", few, 20)) == 20
 
 
 def test_trials_are_held_against_the_median_of_the_others(settings, tmp_path):
@@ -183,7 +186,7 @@ def test_a_journal_of_another_search_or_a_damaged_one_is_refused(tmp_path):
 
 
 def test_what_is_better_after_more_trials_is_fitted_on_all_once_more(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, capsys
 ):
     path = tmp_path / "e.toml"
     path.write_text(f"{EXPERIMENT}{POLICY_SPACE}data_rate = 0.5\n", encoding="utf-8")
@@ -203,6 +206,8 @@ def test_what_is_better_after_more_trials_is_fitted_on_all_once_more(
         records = [Record(**json.loads(line)) for line in lines]
         best.append(stopping.best([x for x in records if x.number >= 0]))
         refits = [x for x in records if x.number < 0]
+        assert "best" in (said := capsys.readouterr().err)
+        assert "of -1" not in said
         assert refits[-1].values == best[-1].values
         found = experiment.load(what.folder / "best.toml").heads["policy"]
         assert found.learning_rate == best[-1].values["learning_rate"]

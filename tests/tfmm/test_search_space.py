@@ -11,7 +11,7 @@ from tfmm.search import bounds
 from tfmm.search import space as spaces
 from tfmm.search.suggest import Suggestions
 from tfmm.settings import HeadSettings, TowerSettings
-from tfmm.settings.search import OPTIONS, space_of
+from tfmm.settings.search import OPTIONS, TOP_KEYS, space_of
 
 KEYS = ("learning_rate", "hidden_units", "batch_size", "l2", "dropout", "temperatures")
 WHOLE = {
@@ -37,7 +37,7 @@ def loaded(tmp_path, search="", target="policy"):
 
 def refusal(tmp_path, search):
     def check():
-        bounds.check(loaded(tmp_path, search), "policy", "e.toml")
+        bounds.probes(loaded(tmp_path, search), "policy", "e.toml")
 
     with pytest.raises(ExperimentError) as caught:
         check()
@@ -190,7 +190,11 @@ def test_settings_that_were_tried_are_drawn_again_only_if_there_are_no_others():
         ),
         ("batch_size = [16, 'x']", 'batch_size = "x": [heads.policy] batch_size'),
         ("penalty = [{}, { l2 = [-1.0] }]", "l2 = -1.0: [heads.policy] l2"),
-        ('"catalog.fold" = [2]', "did you mean 'folds'"),
+        ('"modalities.title.column" = [2]', "did you mean 'columns'"),
+        ('"catalog.rotation" = [0.0, 0.5]', "other products, labels or splits"),
+        ('"heads.policy.dropout" = [0.5]', "the model's own; expected 'dropout'"),
+        ('"search.policy.data_rate" = [0.5]', "depends on [search]"),
+        ('a = [{}, { "heads.product.towers" = ["x"] }]', "towers at its default"),
         ('"seed.x" = [2]', "'seed' is no table"),
     ],
 )
@@ -208,7 +212,7 @@ layers = [
 "catalog.folds" = [0, 2]
 """
     settings = loaded(tmp_path, text)
-    bounds.check(settings, "policy", "e.toml")
+    bounds.probes(settings, "policy", "e.toml")
     tried = spaces.with_values(
         settings, "policy", {"hidden_units": [8, 4], "activations": ["tanh"] * 2}, "x"
     )
@@ -223,7 +227,7 @@ def test_keys_of_the_experiment_are_searched_as_those_of_the_model(tmp_path):
 place = [{ "calibration.method" = ["temperature", "platt"] }, { dropout = 0.2 }]
 """
     settings = loaded(tmp_path, text)
-    assert not bounds.check(settings, "policy", "e.toml")
+    bounds.probes(settings, "policy", "e.toml")
     tried = spaces.with_values(settings, "policy", {"seed": 2}, "x")
     assert tried.seed == 2
     assert spaces.value_at(tried, "policy", "seed") == 2
@@ -233,19 +237,42 @@ place = [{ "calibration.method" = ["temperature", "platt"] }, { dropout = 0.2 }]
     assert (reason, point) == ("", {"seed": 0, "catalog.folds": 0, "place": 1})
 
 
-def test_whether_any_trial_is_fitted_on_validation_is_known_before(tmp_path):
-    settings = loaded(tmp_path, 'fit_on = ["fusion", "validation"]')
-    assert bounds.check(settings, "policy", "e.toml")
-    settings = loaded(tmp_path, 'place = [{}, { fit_on = "validation" }]')
-    assert bounds.check(settings, "policy", "e.toml")
-    settings = loaded(tmp_path, 'fit_on = ["fusion", "train"]')
-    assert not bounds.check(settings, "policy", "e.toml")
+def test_a_table_as_a_default_has_a_point(tmp_path):
+    text = "some = [{}, { augmentation = { flip = false } }]\nblocks = [1]"
+    settings = loaded(tmp_path, text, "image")
+    assert spaces.first_point(settings, "image")[0] is None  # it is { flip = true }
+    plain = spaces.with_values(settings, "image", {"augmentation": None}, "x")
+    assert spaces.first_point(plain, "image")[0] == {"some": 0, "blocks": 0}
+
+
+@pytest.mark.parametrize(
+    ("search", "cut"),
+    [
+        ('fit_on = ["fusion", "validation"]', True),
+        ('place = [{}, { fit_on = "validation" }]', True),
+        ('fit_on = ["fusion", "train"]', False),
+    ],
+)
+def test_whether_any_trial_is_fitted_on_validation_is_known_before(
+    tmp_path, search, cut
+):
+    settings = loaded(tmp_path, search)
+    tried = bounds.probes(settings, "policy", "e.toml")
+    assert bounds.cuts_validation(settings, "policy", tried, "e.toml") is cut
+
+
+def test_the_seed_may_not_draw_what_trials_are_measured_on(tmp_path):
+    settings = loaded(tmp_path, 'fit_on = ["fusion", "validation"]\nseed = [0, 1]')
+    tried = bounds.probes(settings, "policy", "e.toml")
+    with pytest.raises(ExperimentError, match="'seed': it draws which part"):
+        bounds.cuts_validation(settings, "policy", tried, "e.toml")
 
 
 def test_no_option_has_the_name_of_a_models_key():
     for union in (HeadSettings, TowerSettings):
         for member in union.__origin__.__args__:
             assert not OPTIONS & set(member.model_fields), member
+            assert not set(TOP_KEYS) & set(member.model_fields), member
 
 
 def test_every_model_but_the_fixed_rules_has_a_ready_space(tmp_path):
@@ -263,7 +290,7 @@ def test_every_model_but_the_fixed_rules_has_a_ready_space(tmp_path):
 
 def test_a_ready_space_is_taken_and_written_down(tmp_path, capsys):
     settings = spaces.with_ready_space(loaded(tmp_path), "policy", "e.toml")
-    bounds.check(settings, "policy", "e.toml")
+    bounds.probes(settings, "policy", "e.toml")
     assert "the ready space of policy_network" in capsys.readouterr().err
     assert "learning_rate" in settings.search["policy"]
     with pytest.raises(ExperimentError, match="has no ready space"):

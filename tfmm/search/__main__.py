@@ -12,8 +12,7 @@ from tfmm import experiment
 from tfmm.errors import ExperimentError, RunError, command_line, did_you_mean
 from tfmm.options import CatalogFile, Changes, Hparams, ImagesFolder
 from tfmm.run import Run, replacing
-
-ALGORITHMS = ("tpe", "random")
+from tfmm.settings.search import ALGORITHMS
 
 
 def search(
@@ -58,7 +57,8 @@ def search(
 
     settings = spaces.with_ready_space(settings, target, str(hparams))
     measure = spaces.measure_of(settings, target)
-    cuts_validation = bounds.check(settings, target, str(hparams))
+    tried = bounds.probes(settings, target, str(hparams))
+    cuts_validation = bounds.cuts_validation(settings, target, tried, str(hparams))
     place = Run(run)
     folder = place.search(target)
     if (folder / "search.jsonl").exists() and not resume:

@@ -1,7 +1,7 @@
 """A space against the experiment, before any trial: each value tried once."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tfmm.errors import ExperimentError
@@ -11,21 +11,25 @@ from tfmm.search.space import nearest
 from tfmm.settings.search import Branches, Choice, Constant, Entries, Items, Node, Range
 from tfmm.settings.wiring import fitted_on
 
+# The others change what products there are, their labels or their splits.
+CATALOG_KEYS = ("folds", "cache_images")
 
-def check(settings: Experiment, target: str, source: str) -> bool:
-    """Stops if an end of a range, or an option, is none that its key may have.
 
-    Each is tried with the first of everything else, and with everything else as it is
-    written: what only goes together with some of the rest is allowed.
+def probes(settings: Experiment, target: str, source: str) -> list[Experiment]:
+    """The experiment as written, and with each value of the space in turn.
 
-    Returns:
-        Whether the model is fitted on products of `validation` in any of these, or as
-        it is written: all trials are then measured on the rest of them.
+    Ends of ranges and options are tried with the first of everything else, and if that
+    cannot be, with everything else as it is written: what only goes together with some
+    of the rest is allowed.
 
     Raises:
-        ExperimentError: Naming the key and its value.
+        ExperimentError: If an end or an option is none that its key may have, or a key
+            cannot be searched. It names the key and its value.
     """
     _, space = spaces.of(settings, target)
+    for name in spaces.keys_of(space):
+        if reason := _refusal(name, target):
+            raise ExperimentError(f"{source}: [search.{target}] {name!r}: {reason}")
     base: dict[str, Any] = {}
     for name, node in space.items():
         if isinstance(node, Branches):
@@ -37,7 +41,45 @@ def check(settings: Experiment, target: str, source: str) -> bool:
         some = isinstance(node, Branches)
         sets = _of_branches(node) if some else ({name: x} for x in _probes(node))
         found += [_tried(settings, target, base, values, source) for values in sets]
-    return any("validation" in fitted_on(target, tried.heads) for tried in found)
+    return found
+
+
+def cuts_validation(
+    settings: Experiment, target: str, tried: Sequence[Experiment], source: str
+) -> bool:
+    """Whether some trials are fitted on a part of `validation`.
+
+    Then all are measured on the rest of it, so that all are on the same products.
+
+    Raises:
+        ExperimentError: If the seed is searched too, which draws that part.
+    """
+    if not any("validation" in fitted_on(target, x.heads) for x in tried):
+        return False
+    if "seed" in spaces.keys_of(spaces.of(settings, target)[1]):
+        raise ExperimentError(
+            f"{source}: [search.{target}] 'seed': it draws which part of validation a "
+            "head is fitted on, so that trials could not be compared; expected no "
+            "'validation' in fit_on"
+        )
+    return True
+
+
+def _refusal(name: str, target: str) -> str:
+    """Why a key cannot be searched; empty if it can."""
+    table, _, rest = name.partition(".")
+    if not rest:
+        return ""
+    if table in ("towers", "heads") and rest.startswith(f"{target}."):
+        return f"it is the model's own; expected {rest.partition('.')[2]!r}"
+    if table in ("search", "export"):
+        return f"nothing that a trial does depends on [{table}]"
+    if table == "catalog" and rest not in CATALOG_KEYS:
+        return (
+            "trials would have other products, labels or splits than the run; of "
+            f"[catalog] only {' and '.join(CATALOG_KEYS)} can be searched"
+        )
+    return ""
 
 
 def _tried(
@@ -72,9 +114,8 @@ def _of_branches(node: Branches) -> Iterator[dict[str, Any]]:
 
 
 def _told(values: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{k} = {json.dumps(v)}" for k, v in values.items() if v is not None
-    )
+    told = [f"{k} = {json.dumps(v)}" for k, v in values.items() if v is not None]
+    return ", ".join(told or [f"{key} at its default" for key in values])
 
 
 def _probes(node: Node) -> Iterator[Any]:

@@ -16,7 +16,7 @@ from tfmm.search.pool import Pool
 from tfmm.search.space import Point
 from tfmm.search.suggest import Suggestions
 from tfmm.search.trial import CURVES, SMALL_IS_GOOD, Outcome, Task
-from tfmm.settings.search import Space, is_of_experiment
+from tfmm.settings.search import is_of_experiment
 
 REFIT = -1
 
@@ -52,8 +52,10 @@ class Search:
     folder: Path
 
     @property
-    def _space(self) -> Space:
-        return spaces.of(self.settings, self.target)[1]
+    def is_whole(self) -> bool:
+        """Whether trials make anew all that the model hears."""
+        space = spaces.of(self.settings, self.target)[1]
+        return any(map(is_of_experiment, spaces.keys_of(space)))
 
     def task(
         self,
@@ -67,8 +69,8 @@ class Search:
         source = f"trial {number}"
         tried = spaces.with_values(self.settings, self.target, values, source)
         # All trials of a search, so that they can be compared: the one as written too.
-        is_whole = any(map(is_of_experiment, spaces.keys_of(self._space))) or (
-            _differs_elsewhere(self.settings, tried, self.target)
+        is_whole = self.is_whole or _differs_elsewhere(
+            self.settings, tried, self.target
         )
         if is_whole and data_rate < 1.0:
             rate = {"catalog.data_rate": data_rate * tried.catalog.data_rate}
@@ -168,14 +170,25 @@ def run(
             if not all(x in journal.records for x in needed):
                 break
             earlier = known(number)
-            over = elapsed() >= time_budget and number > 0  # as written it is tried
-            stale = stopping.is_stale(earlier, options.stale_trials)
-            if over or stale or stopping.is_in_vain(earlier):
+            in_vain = stopping.is_in_vain(list(journal.records.values()))
+            if in_vain and given:
+                break  # one of them may go through
+            ended = ""
+            if in_vain:
+                ended = "all failed"
+            elif elapsed() >= time_budget and number > 0:  # as written it is tried
+                ended = f"the time budget of {time_budget:g} s is over"
+            elif stopping.is_stale(earlier, options.stale_trials):
+                ended = f"nothing better in {options.stale_trials} trials"
+            if ended:
+                say(f"{search.target}: ends after {number} trials: {ended}")
                 trials = number
                 break
             point, values = _next(search, suggestions, number, earlier)
             given[number] = (point, values)
-            floors = stopping.floors(earlier, options.median_stop)
+            # Where some are fitted on a part of `validation`, curves are of others.
+            is_on = options.median_stop and not search.cuts_validation
+            floors = stopping.floors(earlier, is_on)
             try:
                 task = search.task(
                     *(number, values, options.data_rate, floors),

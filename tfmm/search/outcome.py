@@ -47,10 +47,10 @@ def search(
         done = [x for number, x in sorted(journal.records.items()) if number >= 0]
         best = stopping.best(done)
         if best is None:
-            first = "; ".join(x.outcome["reason"] for x in done[:1])
+            first = done[0].outcome["reason"] if done else "none, for want of time"
             raise RunError(
                 f"{what.folder}: none of {len(done)} trials went through; the first: "
-                f"{first or 'none, for want of time'}"
+                f"{first}; to begin again remove that folder"
             )
         options, _ = spaces.of(what.settings, what.target)
         refit = journal.records.get(REFIT)
@@ -92,7 +92,7 @@ def _about(what: Search, parallel: int) -> dict[str, object]:
 def _pool(
     what: Search, parallel: int, spark: str | None
 ) -> AbstractContextManager[Pool]:
-    fresh = what.settings.sees_products(what.target)
+    fresh = what.is_whole or what.settings.sees_products(what.target)
     if spark is None:
         return processes(parallel, fresh)
     from tfmm.search.cluster import cluster

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
 from tfmm import experiment
 from tfmm.errors import ExperimentError, did_you_mean
 from tfmm.experiment import Experiment
@@ -122,7 +124,7 @@ def first_point(settings: Experiment, target: str) -> tuple[Point | None, str]:
     model = settings.model_settings(target)
     own = model.model_dump(mode="json")
     defaults = {
-        name: field.get_default(call_default_factory=True)
+        name: to_jsonable_python(field.get_default(call_default_factory=True))
         for name, field in type(model).model_fields.items()
         if not field.is_required()
     }
@@ -297,11 +299,14 @@ def with_values(
         *path, last = _path(settings, target, name)
         place = data
         for part in path:
+            if value is None and part not in place:
+                break  # it is at its default already
             if not isinstance(place.setdefault(part, {}), dict):
                 raise ExperimentError(f"{source}: {name!r}: {part!r} is no table")
             place = place[part]
-        if value is None:
-            place.pop(last, None)
         else:
-            place[last] = value
+            if value is None:
+                place.pop(last, None)
+            else:
+                place[last] = value
     return experiment.check(data, source)

@@ -41,8 +41,11 @@ def floors(known: Sequence[Record], is_on: bool) -> list[float | None]:
 
 
 def best(known: Sequence[Record]) -> Record | None:
-    """The trial that is done and has the highest value; the first of equal ones."""
-    done = [x for x in known if x.status == "done"]
+    """The trial that is done and has the highest value; the first of equal ones.
+
+    The refit of the best is none.
+    """
+    done = [x for x in known if x.status == "done" and x.number >= 0]
     return max(done, key=lambda x: (x.value, -x.number), default=None)
 
 

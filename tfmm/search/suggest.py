@@ -30,7 +30,6 @@ from tfmm.settings.search import (
     Space,
 )
 
-ALGORITHMS = ("tpe", "random")
 # Draws of one suggestion until settings come up that were not tried yet.
 DRAWS = 20
 

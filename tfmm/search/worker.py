@@ -44,7 +44,7 @@ class Worker:
         self._unread = b""
         # What it says before a trial has a file for that.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
-        # LightGBM takes it from there; NumPy's libraries do so when they are loaded.
+        # For NumPy's libraries, which read it when they are loaded.
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tfmm.search.worker", str(write), str(threads)],

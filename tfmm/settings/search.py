@@ -115,6 +115,7 @@ class SearchOptions(Table):
     )
 
 
+ALGORITHMS = ("tpe", "random")
 OPTIONS = frozenset(SearchOptions.model_fields)
 RANGE_KEYS = ("low", "high", "scale", "step")
 # Keys of the experiment that are in none of its tables.
