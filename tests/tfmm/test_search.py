@@ -129,18 +129,8 @@ def test_trials_are_measured_on_what_no_head_is_fitted_on(fitted, tmp_path):
     targets, _ = outputs.read_targets(place.outputs, "validation")
     assert 0 < len(rest) < len(targets)
     for cut, expected in ((False, targets), (True, targets[rest])):
-        said = fit_apart(
-            *(
-                place,
-                settings,
-                "product",
-                None,
-                tmp_path,
-                1.0,
-                cut,
-                lambda figures: None,
-            )
-        )
+        given = (place, settings, "product", None, tmp_path, 1.0, cut)
+        said = fit_apart(*given, lambda figures: None)
         np.testing.assert_array_equal(said.targets, expected)
         assert len(said.probabilities) == len(said.assigned) == len(expected)
 
