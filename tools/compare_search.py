@@ -165,7 +165,7 @@ def compare_search(
         means = summary(found)
         compared[name] = {
             "measure": measures[name],
-            "summary": means,
+            "means": means,
             "searches": found,
         }
         print(f"{name}: {json.dumps(means)}", flush=True)

@@ -1,3 +1,4 @@
+import functools
 import io
 import struct
 import zlib
@@ -25,8 +26,15 @@ def encoded(img, kind, **options):
     return file.getvalue()
 
 
+@functools.cache
+def decoder(size):
+    """One graph for all batches, as in training and in serving."""
+    files = tf.TensorSpec([None], tf.string)
+    return tf.function(lambda x: image.decode_batch(x, size), input_signature=[files])
+
+
 def decode(*files, size=8):
-    images, status = image.decode_batch(tf.constant(list(files)), size)
+    images, status = decoder(size)(tf.constant(list(files), tf.string))
     return images.numpy(), [image.STATUSES[code] for code in status.numpy()]
 
 
