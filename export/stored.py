@@ -6,6 +6,7 @@ import numpy as np
 
 from tfmm import results, selective
 from tfmm.classifier import Classifier
+from tfmm.hiding import images_hidden
 from tfmm.run import Run
 
 NEAR = 1e-5
@@ -47,7 +48,7 @@ def stored_answers(run: Run, model: Classifier) -> Stored:
         skipped = found.with_image & ~selective.looked_at(found, model.rule)
         limits = np.asarray(model.rule.thresholds)[found.label]
         near = np.abs(found.confidence - limits) < NEAR
-        hidden = results.images_hidden(settings, model.name)
+        hidden = images_hidden(settings, model.name)
         without, worded = results.read_case(run, settings, model.name, "test", hidden)
         sure = worded & (found.confidence >= limits)
         said = np.where(skipped[:, None], without, said)

@@ -16,6 +16,7 @@ from tfmm.experiment import Experiment
 from tfmm.explanation import contributions
 from tfmm.fusion import Fusion, calibrated
 from tfmm.heads.joint import parts as joint_parts
+from tfmm.hiding import images_hidden
 from tfmm.networks import Joined, Network, Products, ask, on_rows, without_texts
 from tfmm.run import Run
 from tfmm.selective import Rule
@@ -59,7 +60,7 @@ class Classifier:
         rule: Rule | None = None,
     ):
         name = named(run, settings, name)
-        if rule is not None and not results.images_hidden(settings, name):
+        if rule is not None and not images_hidden(settings, name):
             raise ExperimentError(
                 f"{run.path}: {name} cannot answer without images, or reads none, so "
                 "no rule can skip them"

@@ -7,7 +7,6 @@ reports get their outputs here and open no file.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import combinations
 from zipfile import BadZipFile
 
 import keras
@@ -20,6 +19,7 @@ from tfmm.dataset import Inputs
 from tfmm.errors import RunError
 from tfmm.experiment import Experiment
 from tfmm.heads.inputs import Examples
+from tfmm.hiding import case_key, case_names
 from tfmm.hierarchy import Hierarchy
 from tfmm.layers import LAYERS
 from tfmm.outputs import Outputs
@@ -249,18 +249,6 @@ def read_cases(run: Run, settings: Experiment, name: str, split: str) -> Cases:
     return Cases(run, settings, name, split)
 
 
-def case_names(settings: Experiment, name: str) -> dict[str, frozenset[str]]:
-    """What a report calls answers without some modalities -> the hidden ones."""
-    modalities = settings.modalities_of(name)
-    cases = {f"without_{x}": frozenset([x]) for x in modalities}
-    if len(modalities) > 2:
-        cases |= {f"only_{x}": frozenset(modalities) - {x} for x in modalities}
-    images = images_hidden(settings, name)
-    if images and images not in cases.values():
-        cases["without_" + "_".join(sorted(images))] = images
-    return cases
-
-
 def read_case(
     run: Run, settings: Experiment, name: str, split: str, hidden: frozenset[str]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -283,18 +271,6 @@ def read_case(
     return probabilities(run, settings, name, said["logits"], present), present
 
 
-def images_hidden(settings: Experiment, name: str) -> frozenset[str]:
-    """The image modalities of a model that answers without them; else nothing."""
-    images = frozenset(
-        x
-        for x in settings.modalities_of(name)
-        if settings.modalities[x].kind == "image"
-    )
-    if name in settings.towers or images == frozenset(settings.modalities_of(name)):
-        return frozenset()
-    return images
-
-
 def has_any(
     run: Run, settings: Experiment, name: str, split: str, modalities: frozenset[str]
 ) -> np.ndarray:
@@ -305,36 +281,6 @@ def has_any(
         if settings.towers[tower].modality in modalities
     ]
     return np.any(here, axis=0)
-
-
-def hidden_sets(settings: Experiment, name: str) -> list[frozenset[str]]:
-    """The sets of modalities that a model's answers without them are stored for.
-
-    A head: each modality, all but each, and all images. What sees several inputs of
-    products: every set that leaves something to see, since heads may need any of them.
-    """
-    modalities = settings.modalities_of(name)
-    if len(modalities) < 2:
-        return []
-    sizes = {1, len(modalities) - 1}
-    if settings.sees_products(name):
-        sizes = set(range(1, len(modalities)))
-    sets = [
-        frozenset(some)
-        for size in sorted(sizes)
-        for some in combinations(modalities, size)
-    ]
-    images = images_hidden(settings, name)
-    sets += [images] if images and images not in sets else []
-    if name in settings.towers:
-        own = settings.towers[name].modality
-        sets = [some for some in sets if own not in some]
-    return sets
-
-
-def case_key(hidden: frozenset[str]) -> str:
-    """What stored answers without some modalities are called."""
-    return "+".join(sorted(hidden))
 
 
 def reads(settings: Experiment, name: str) -> dict[str, Inputs]:

@@ -11,6 +11,7 @@ from sklearn.model_selection import GroupKFold
 from tfmm import outputs, results
 from tfmm.errors import RunError
 from tfmm.experiment import Experiment
+from tfmm.hiding import images_hidden
 from tfmm.run import Run
 
 NEVER = 2.0  # a confidence that none reaches: the image is always looked at
@@ -101,7 +102,7 @@ def evidence(run: Run, settings: Experiment, name: str, split: str) -> Evidence 
     Raises:
         RunError: If outputs are missing, truncated or stale.
     """
-    hidden = results.images_hidden(settings, name)
+    hidden = images_hidden(settings, name)
     if not hidden:
         return None
     targets, _ = outputs.read_targets(run.outputs, split)

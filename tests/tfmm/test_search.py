@@ -199,6 +199,7 @@ def test_a_search_that_is_killed_by_the_system_is_resumed(
         if name == "killed":
             process = subprocess.Popen(call)
             while not journal.exists() or journal.read_text().count("\n") < 4:
+                assert process.poll() is None  # else there is nothing to wait for
                 time.sleep(0.1)
             process.send_signal(signal.SIGKILL)
             process.wait()

@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 from tiny import EXPERIMENT, command
 
-from tfmm import audit, classifier, results, selective
+from tfmm import audit, classifier, selective
+from tfmm.hiding import images_hidden
 from tfmm.run import Run
 
 FRONT_AND_BACK = """
@@ -129,7 +130,7 @@ def test_a_product_has_both_images_looked_at_or_neither(run, products):
 
 def test_the_rule_is_fitted_on_answers_without_either_image(run, catalog, catalog_file):
     settings = run.read_experiment()
-    assert results.images_hidden(settings, "all") == {"front", "back"}
+    assert images_hidden(settings, "all") == {"front", "back"}
     found = selective.evidence(run, settings, "all", "validation")
     listed = audit.audit(settings, catalog, catalog_file.parent)
     rows = listed.rows("validation")

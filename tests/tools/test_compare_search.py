@@ -8,9 +8,10 @@ from tiny import EXPERIMENT, command
 
 from tfmm.errors import RunError
 
-TOOLS = Path(__file__).parents[2] / "tools"
-sys.path.insert(0, str(TOOLS))
-from compare_search import of_journal, summary  # noqa: E402
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
+from compare_search import of_journal, summary
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 
 def journal(path, outcomes):

@@ -11,6 +11,7 @@ from tfmm import metrics, outputs, results, selective
 from tfmm.blocks import over_rows
 from tfmm.errors import RunError
 from tfmm.experiment import Experiment
+from tfmm.hiding import case_names, images_hidden
 from tfmm.report.answers import Truth, figures, look
 from tfmm.report.coverage import Sureness, sureness
 from tfmm.report.learning import learning
@@ -143,10 +144,10 @@ def read(run: Run, settings: Experiment, name: str, split: str) -> Said:
     image_case = None
     if not is_tower:
         cases = Cases(run, settings, name, split)
-        images = results.images_hidden(settings, name)
+        images = images_hidden(settings, name)
         without = [
             case
-            for case, hidden in results.case_names(settings, name).items()
+            for case, hidden in case_names(settings, name).items()
             if images and hidden == images and case in cases
         ]
         image_case = without[0] if without else None

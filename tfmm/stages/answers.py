@@ -16,6 +16,7 @@ from tfmm.experiment import Experiment
 from tfmm.fusion import Fusion
 from tfmm.head_data import array_batches, take
 from tfmm.heads.gate import policy_accuracy
+from tfmm.hiding import case_key, hidden_sets, images_hidden
 from tfmm.run import Run, read_json, write_json
 from tfmm.settings import SPLITS, Gate
 from tfmm.settings.wiring import fitted_on
@@ -56,10 +57,10 @@ def write_all(
         _calibrate(run, settings, name)
     if name in settings.heads and settings.has_out_of_fold(name):
         _write(run, settings, name, catalog, {"train_oof": "train"}, caches)
-    every = results.hidden_sets(settings, name)
+    every = hidden_sets(settings, name)
     _write_cases(run, settings, name, catalog, "test", "test", every, caches)
     # What the rule that skips images is fitted on.
-    images = results.images_hidden(settings, name)
+    images = images_hidden(settings, name)
     held = [images] if images else []
     _write_cases(run, settings, name, catalog, *2 * ["validation"], held, caches)
 
@@ -69,7 +70,7 @@ def write_outputs_of(
 ) -> None:
     """Writes a model's outputs of another labelled catalog, as split `split`."""
     _write(run, settings, name, catalog, {split: "test"}, None)
-    every = results.hidden_sets(settings, name)
+    every = hidden_sets(settings, name)
     _write_cases(run, settings, name, catalog, split, "test", every, None)
 
 
@@ -186,7 +187,7 @@ def _write_cases(
     mark = results.outputs_fingerprint(run, settings, name, catalog_fingerprint)
     try:
         stored = outputs.read_cases(path, mark)
-        if set(map(results.case_key, cases)) <= set(stored):
+        if set(map(case_key, cases)) <= set(stored):
             return
     except RunError:
         pass  # missing, truncated or stale: made again below
@@ -223,7 +224,7 @@ def _write_cases(
         for key, values in said.items():
             if parts:
                 values[present] = np.concatenate([part[key] for part in parts])
-        answers[results.case_key(hidden)] = {**said, "present": present}
+        answers[case_key(hidden)] = {**said, "present": present}
     outputs.write_cases(path, mark, answers)
 
 
@@ -264,12 +265,12 @@ def heard(
     """
     stored = results.read_outputs(run, settings, source, split)
     own = frozenset(settings.modalities_of(source)) & hidden
-    told = own in results.hidden_sets(settings, source)
+    told = own in hidden_sets(settings, source)
     if told:
         _, catalog_fingerprint = outputs.read_targets(run.outputs, split)
         mark = results.outputs_fingerprint(run, settings, source, catalog_fingerprint)
         cases = outputs.read_cases(run.cases(source, split), mark)
-        stored = replace(stored, **cases[results.case_key(own)])
+        stored = replace(stored, **cases[case_key(own)])
     if rows is not None:
         stored = stored.take(rows)
     if own and not told:

@@ -28,6 +28,7 @@ from tfmm.calibration import Calibration
 from tfmm.catalog import Catalog
 from tfmm.errors import command_line
 from tfmm.experiment import Experiment
+from tfmm.hiding import case_key, hidden_sets
 from tfmm.run import Run, write_json
 
 FEATURES = 32
@@ -147,9 +148,7 @@ def make(folder: Path, task: str, num_products: int, num_labels: int) -> None:
         has = {x: catalog.present(x, rows) for x in MODALITIES}
         for seed, name in enumerate(models):
             mark = results.outputs_fingerprint(run, settings, name, made_of)
-            hidden = {
-                results.case_key(x): x for x in results.hidden_sets(settings, name)
-            }
+            hidden = {case_key(x): x for x in hidden_sets(settings, name)}
             heard = {x: has[x] for x in settings.towers_of(name)}
             said = Answers(truth, heard, num_labels, hidden, seed)
             place = run.outputs / name / split
