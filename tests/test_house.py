@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from tiny import command
+from commands import process
 
 from tfmm import experiment, settings
 
@@ -20,7 +20,7 @@ ORDER = (
     ("__init__", "errors", "progress", "devices", "blocks"),
     ("settings",),
     ("experiment",),
-    ("run", "tables"),
+    ("run", "tables", "hiding"),
     ("splits", "hierarchy"),
     ("catalog",),
     ("text", "image", "augmentation", "character_noise"),
@@ -87,7 +87,7 @@ def test_rooms_keep_apart():
 
 @pytest.mark.parametrize("command_name", COMMANDS)
 def test_help_loads_nothing_heavy(command_name):
-    done = command("-X", "importtime", "-m", command_name, "--help")
+    done = process("-X", "importtime", "-m", command_name, "--help")
     assert done.returncode == 0, done.stderr
     modules = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
     assert not modules & {"tensorflow", "keras", "pandas", "sklearn", "matplotlib"}

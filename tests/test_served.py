@@ -10,7 +10,7 @@ import urllib.request
 
 import numpy as np
 import pytest
-from tiny import command
+from commands import command
 
 from tfmm import results
 from tfmm.run import Run

@@ -1,8 +1,6 @@
-"""A tiny catalog, its experiment, and a way to run commands."""
+"""A tiny catalog and its experiment."""
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -91,10 +89,3 @@ def write_catalog(folder: Path, products: int = 48) -> Path:
             labels = kind if number % 2 else f"{kind}|new"
             writer.writerow([f"P{number}", title, image, labels])
     return path
-
-
-def command(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess:
-    """Runs `python WORDS` as a user would."""
-    return subprocess.run(
-        [sys.executable, *map(str, words)], capture_output=True, text=True, cwd=cwd
-    )

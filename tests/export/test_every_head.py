@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from tiny import EXPERIMENT, command
+from commands import command
+from tiny import EXPERIMENT
 
 from tfmm.heads import HEADS
 from tfmm.run import Run

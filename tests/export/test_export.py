@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_text
-from tiny import command
+from commands import command, process
 
 from export import SIGNATURES, graph, sums, verify
 from export import bundle as bundles
@@ -128,7 +128,7 @@ def test_every_row_of_a_batch_is_its_answer_alone(served, golden):
 
 
 def test_verify_passes_in_a_process_without_tfmm(bundle):
-    done = command("-X", "importtime", "-m", "export.verify", bundle)
+    done = process("-X", "importtime", "-m", "export.verify", bundle)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "greatest difference" in done.stdout
     assert done.stdout.endswith(f"{bundle}: verified\n")
@@ -305,15 +305,18 @@ def test_what_a_tokenizer_inside_a_backbone_holds_is_exported(make, tmp_path):
     network = keras.saving.load_model(tmp_path / "model.keras")
 
     def answer(inputs):
-        return {"scores": network(inputs), "probabilities": network(inputs)}
+        return dict.fromkeys(("scores", "probabilities"), network(inputs))
+
+    def other(inputs):
+        return {"scores": tf.strings.length(inputs["title"])}
 
     model = SimpleNamespace(
         models=[network, network],
         label_names=("a", "b"),
         signature=lambda: {"title": tf.TensorSpec([None], tf.string, "title")},
         answer=answer,
-        explain=answer,
-        embed=answer,
+        explain=other,
+        embed=other,
     )
     held = bundles.resources(model.models)
     assert len(held) == len(bundles.resources([network])) > 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_text
-from tiny import command
+from commands import command
 
 from tfmm import classifier, selective
 from tfmm.explanation import contributions, orders_of

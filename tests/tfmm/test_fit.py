@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from tiny import command
+from commands import command
 
 from tfmm import (
     audit,

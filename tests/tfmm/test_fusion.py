@@ -3,7 +3,8 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny import EXPERIMENT, command
+from commands import command
+from tiny import EXPERIMENT
 
 from tfmm import audit, classifier, experiment, metrics, results
 from tfmm.errors import ExperimentError, RunError

@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny import command, write_catalog
+from commands import command
+from tiny import write_catalog
 
 from tfmm import audit, classifier, results
 from tfmm.hierarchy import Hierarchy

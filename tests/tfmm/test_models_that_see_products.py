@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny import EXPERIMENT, command
+from commands import command
+from tiny import EXPERIMENT
 
 from tfmm import audit, classifier, dataset, results
 from tfmm.run import Run, read_json

@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from tiny import command
+from commands import command
 
 from tfmm import outputs, results
 from tfmm.run import Run

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from tiny import command
+from commands import command
 
 from tfmm import errors, predict_spark, spark_context
 from tfmm.errors import SparkError

@@ -12,7 +12,8 @@ import time
 
 import numpy as np
 import pytest
-from tiny import EXPERIMENT, POLICY_SPACE, command
+from commands import command
+from tiny import EXPERIMENT, POLICY_SPACE
 
 from tfmm import experiment, outputs
 from tfmm.run import Run

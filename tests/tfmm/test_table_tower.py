@@ -7,9 +7,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from commands import command
 from pydantic import ValidationError
 from sklearn.preprocessing import StandardScaler
-from tiny import command
 
 from export import bundle, verify
 from tfmm import cells, predict

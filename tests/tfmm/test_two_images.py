@@ -5,7 +5,8 @@ import csv
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny import EXPERIMENT, command
+from commands import command
+from tiny import EXPERIMENT
 
 from tfmm import audit, classifier, selective
 from tfmm.hiding import images_hidden

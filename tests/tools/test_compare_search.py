@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import EXPERIMENT, command
+from commands import command
+from tiny import EXPERIMENT
 
 from tfmm.errors import RunError
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import EXPERIMENT, command
+from commands import command
+from tiny import EXPERIMENT
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("lamp", "rug", "table", "shelf")

@@ -2,7 +2,7 @@ import json
 import shutil
 
 import pytest
-from tiny import command
+from commands import command
 
 
 @pytest.fixture

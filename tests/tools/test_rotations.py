@@ -2,7 +2,8 @@ import json
 
 import numpy as np
 import pytest
-from tiny import EXPERIMENT, command
+from commands import command
+from tiny import EXPERIMENT
 
 from tfmm import results
 from tfmm.run import Run

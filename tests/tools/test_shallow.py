@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import command
 from PIL import Image
 from scipy.special import logit
-from tiny import command
 
 from tfmm import metrics
 from tfmm.catalog import Catalog

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from tiny import command
+from commands import command
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
 
