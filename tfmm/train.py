@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import math
+import random
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -308,9 +309,10 @@ def weights_hash(model: keras.Model) -> str:
 
 
 def _reset_random_layers(model: keras.Model, seed: int, epoch: int) -> None:
-    """Sets every layer's random state, and the global one, from the seed and the epoch.
+    """Sets every layer's random state, and Python's, from the seed and the epoch.
 
-    Keras keeps that state out of its checkpoints.
+    Keras keeps that state out of its checkpoints. `keras.utils.set_random_seed` would
+    also make TensorFlow forget its optimised graphs, and so make them in every epoch.
     """
     generators = [
         x for layer in model._flatten_layers() for x in layer._seed_generators
@@ -318,8 +320,9 @@ def _reset_random_layers(model: keras.Model, seed: int, epoch: int) -> None:
     for position, generator in enumerate(generators):
         draw = np.random.default_rng((seed, epoch, position)).integers(2**31, size=2)
         generator.state.assign(draw.astype("uint32"))
-    draw = np.random.default_rng((seed, epoch)).integers(2**31)
-    keras.utils.set_random_seed(int(draw))
+    draw = int(np.random.default_rng((seed, epoch)).integers(2**31))
+    random.seed(draw)
+    np.random.seed(draw)
 
 
 def _save(path: Path, variables: list, state: dict) -> None:

@@ -182,6 +182,17 @@ def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path):
         run(tmp_path, optimizer="sgd", learning_rate=1e18)
 
 
+def test_epochs_share_their_optimised_graphs(tmp_path, monkeypatch):
+    # TensorFlow forgets them whenever its own seed is set.
+    seeds, set_seed = [], tf.random.set_seed
+    monkeypatch.setattr(
+        tf.random, "set_seed", lambda seed: [seeds.append(seed), set_seed(seed)]
+    )
+    result, _ = run(tmp_path, max_epochs=3)
+    assert result["epochs"] == 3
+    assert seeds == [5]
+
+
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     (tmp_path / "training").mkdir()
     np.savez(tmp_path / "training" / "checkpoint.npz", state=np.zeros(1, np.uint8))
