@@ -10,7 +10,8 @@ from commands import process
 from filelock import FileLock
 from tiny import EXPERIMENT, write_catalog
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Whatever the caller's is: tests read what commands print.
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 
 def pytest_collection_finish():

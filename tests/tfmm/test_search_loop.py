@@ -9,7 +9,7 @@ import pytest
 from tiny import EXPERIMENT, POLICY_SPACE
 
 from tfmm import experiment
-from tfmm.errors import RunError
+from tfmm.errors import RunError, SparkError
 from tfmm.search import loop, stopping
 from tfmm.search import outcome as outcomes
 from tfmm.search.journal import Journal, Record
@@ -180,9 +180,27 @@ def test_a_journal_of_another_search_or_a_damaged_one_is_refused(tmp_path):
     path.write_text(text.replace('"number": 1', '"number": 0'))
     with pytest.raises(RunError, match="damaged: a trial is there twice"):
         Journal(path, {"seed": 1}, resume=True)
+    path.write_text(text.replace('"status"', '"state"'))
+    with pytest.raises(RunError, match="damaged: a trial has no outcome"):
+        Journal(path, {"seed": 1}, resume=True)
     path.write_text("no json\n")
     with pytest.raises(RunError, match="damaged"):
         Journal(path, {"seed": 1}, resume=True)
+
+
+def test_without_a_pool_no_search_has_begun(tmp_path, monkeypatch):
+    path = tmp_path / "e.toml"
+    path.write_text(EXPERIMENT + POLICY_SPACE, encoding="utf-8")
+    what = made(experiment.load(path), tmp_path / "a")
+    monkeypatch.setattr(outcomes, "_about", lambda what, parallel: {"seed": 3})
+
+    def pool(*about):
+        raise SparkError("no Spark master answers")
+
+    monkeypatch.setattr(outcomes, "_pool", pool)
+    with pytest.raises(SparkError, match="no Spark master answers"):
+        outcomes.search(what, 3, 1, "spark://127.0.0.1:1", float("inf"), resume=False)
+    assert not (what.folder / "search.jsonl").exists()
 
 
 def test_what_is_better_after_more_trials_is_fitted_on_all_once_more(

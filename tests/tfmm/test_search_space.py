@@ -174,6 +174,7 @@ def test_settings_that_were_tried_are_drawn_again_only_if_there_are_no_others():
         ("dropout = { low = 0.1, high = 0.5, scael = 'log' }", "did you mean 'scale'?"),
         ("dropout = { low = 0, high = 0.5, scale = 'log' }", "low must be above 0"),
         ("dropout = { low = 0.1, high = 0.5, step = 2 }", "at most high - low"),
+        ("batch_size = { low = 8, high = 64, step = 0 }", "step must be above 0"),
         ("dropout = { low = 'a', high = 0.5 }", "low must be a number"),
         ("model = ['gate']", "'model' cannot be searched"),
         ("penalty = [{ lr = 1 }]", "penalty 1: the model has no key 'lr'"),

@@ -79,6 +79,8 @@ class Journal:
             numbers = [x.number for x in found if x.number >= 0]
             if len(set(numbers)) != len(numbers):
                 raise ValueError("a trial is there twice")
+            if any(not {"status", "value"} <= set(x.outcome) for x in found):
+                raise ValueError("a trial has no outcome")
         except (ValueError, TypeError) as error:
             raise RunError(f"{self._path}: damaged: {error}") from None
         differing = [key for key in about if head.get(key) != about[key]]

@@ -35,15 +35,14 @@ def search(
     Raises:
         RunError: If there is another search, or no trial was any good.
     """
-    journal = Journal(what.folder / "search.jsonl", _about(what, parallel), resume)
-    reason = spaces.first_point(what.settings, what.target)[1]
-    if reason:
-        say(f"{what.target}: TPE is not told of the first trial: {reason}")
-    with (
-        _pool(what, parallel, spark) as pool,
-        progress(f"search {what.target}", trials) as show,
-    ):
-        loop.run(what, journal, pool, trials, time_budget, show)
+    with _pool(what, parallel, spark) as pool:
+        # After the pool: where there is none, no search has begun.
+        journal = Journal(what.folder / "search.jsonl", _about(what, parallel), resume)
+        reason = spaces.first_point(what.settings, what.target)[1]
+        if reason:
+            say(f"{what.target}: TPE is not told of the first trial: {reason}")
+        with progress(f"search {what.target}", trials) as show:
+            loop.run(what, journal, pool, trials, time_budget, show)
         done = [x for number, x in sorted(journal.records.items()) if number >= 0]
         best = stopping.best(done)
         if best is None:

@@ -245,9 +245,9 @@ def _range(table: Mapping[str, Any], where: str) -> Range:
             f"{where}: low must be above 0 on a log scale. Received: {low}"
         )
     is_whole = all(isinstance(x, int) for x in (low, high, step))
-    if is_whole and not step:
+    if is_whole and "step" not in table:
         step = 1
-    if step < 0 or step > high - low:
+    if "step" in table and not 0 < step <= high - low:
         raise ValueError(
             f"{where}: step must be above 0 and at most high - low. Received: {step!r}"
         )
