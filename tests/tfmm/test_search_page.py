@@ -80,6 +80,7 @@ def test_the_page_says_what_was_found_and_how(tmp_path):
     for name in ("learning_rate", "hidden_units", "batch_size", "penalty", "dropout"):
         assert f"each trial against its {name}" in html
     assert html.count("<tr") >= 40 + 2
+    assert "the epoch that its monitor chose" in html
 
 
 def test_what_a_trial_said_stays_text(tmp_path):

@@ -146,25 +146,19 @@ def _value(record: Record) -> float:
 
 
 def _history(what: Search, trials: Sequence[Record]) -> Section:
-    blocks: list[page.Block] = [
-        Pictures(
-            [
-                drawing.history(trials, what.measure),
-                drawing.curves(
-                    trials, what.measure if what.measure in CURVES else "loss"
-                ),
-            ]
-            if any(x.outcome["curve"] for x in trials)
-            else [drawing.history(trials, what.measure)]
-        )
-    ]
-    return Section(
-        "history",
-        "How the search went",
+    pictures = [drawing.history(trials, what.measure)]
+    lead = (
         "The line is the best so far: if it still climbs at the end, more trials may "
-        "pay; if it was flat for long, they will not.",
-        blocks,
+        "pay; if it was flat for long, they will not."
     )
+    if any(x.outcome["curve"] for x in trials):
+        curve = what.measure if what.measure in CURVES else "loss"
+        pictures.append(drawing.curves(trials, curve))
+        lead += (
+            " A trial counts with the epoch that its monitor chose, which need not be "
+            "the best of its curve."
+        )
+    return Section("history", "How the search went", lead, [Pictures(pictures)])
 
 
 def _parameters(
