@@ -161,19 +161,25 @@ def test_the_configuration_file_is_followed_while_the_server_runs(
         f'model_config_list {{ config {{ name: "NAME" model_platform: "tensorflow" '
         f'base_path: "{written.products.parent}" }} }}'
     )
-    file.write_text(text.replace("NAME", "b"))
+
+    def put(content):
+        new = tmp_path / "new.pbtxt"
+        new.write_text(content)
+        new.replace(file)  # whole: half of it would be told as another problem
+
+    put(text.replace("NAME", "b"))
     poller = ConfigPoller(store, file, 0.01)
     poller.start()
     try:
         tools.wait_until(lambda: store.available() == {"a": [], "b": [1]})
-        file.write_text("no configuration")
+        put("no configuration")
         problem = f"not reloaded: {file}: is not a ModelServerConfig"
         errors = []
         tools.wait_until(
             lambda: errors.append(capsys.readouterr().err) or problem in "".join(errors)
         )
         assert store.available() == {"a": [], "b": [1]}
-        file.write_text(text.replace("NAME", "c"))
+        put(text.replace("NAME", "c"))
         tools.wait_until(lambda: store.available() == {"a": [], "b": [], "c": [1]})
     finally:
         poller.stop()
