@@ -59,7 +59,7 @@ POLICY_SPACE = """
 learning_rate = { low = 1e-4, high = 0.1, scale = "log" }
 hidden_units = [[5], [8]]
 batch_size = [16, 32]
-max_epochs = 4
+max_epochs = 3
 penalty = [{}, { dropout = { low = 0.1, high = 0.5 } }, { l2 = [0.01] }]
 """
 

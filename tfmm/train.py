@@ -9,7 +9,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
@@ -26,6 +26,10 @@ from tfmm.schedule import Schedule, rate_factor
 from tfmm.settings import Optimization, Tower, Training
 
 
+class Enough(Exception):
+    """Raised by the watch of a training that shall end with its best epoch so far."""
+
+
 @dataclass(frozen=True)
 class Places:
     """Where training leaves its files, and who else is told how it goes.
@@ -34,7 +38,8 @@ class Places:
         log: CSV, a line an epoch.
         tensorboard: Folder of event files.
         training: Folder of the checkpoint; gone when training has ended.
-        watch: Called with the figures of each epoch; what it raises ends the training.
+        watch: Called with the figures of each epoch; what it raises ends the training,
+            `Enough` with the best epoch so far.
     """
 
     log: Path
@@ -102,29 +107,30 @@ def train(
     made.restore(plan)
     if not made.history:
         made.end_of_epoch(0, validate())
-    for number, (trainable_layers, optimization) in enumerate(plan, start=1):
-        if number < made.stage:
-            continue
-        if number > made.stage:
-            made.next_stage(optimization)
-        set_trainable(model, trainable_layers)
-        rule = made.optimizer or optimizer(optimization, made.rate_factors)
-        made.optimizer = rule
-        model.compile(
-            optimizer=rule,
-            loss=dict(losses),
-            steps_per_execution=steps_per_call,
-            jit_compile=False,
-        )
-        if not rule.built:
-            rule.build(model.trainable_variables)
-        while not made.stage_is_over(optimization):
-            epoch = len(made.history)
-            _reset_random_layers(model, seed, epoch)
-            figures = _one_epoch(
-                name, model, epoch, epoch_data(epoch), optimization, made
+    with suppress(Enough):
+        for number, (trainable_layers, optimization) in enumerate(plan, start=1):
+            if number < made.stage:
+                continue
+            if number > made.stage:
+                made.next_stage(optimization)
+            set_trainable(model, trainable_layers)
+            rule = made.optimizer or optimizer(optimization, made.rate_factors)
+            made.optimizer = rule
+            model.compile(
+                optimizer=rule,
+                loss=dict(losses),
+                steps_per_execution=steps_per_call,
+                jit_compile=False,
             )
-            made.end_of_epoch(epoch, {**figures, **validate()})
+            if not rule.built:
+                rule.build(model.trainable_variables)
+            while not made.stage_is_over(optimization):
+                epoch = len(made.history)
+                _reset_random_layers(model, seed, epoch)
+                figures = _one_epoch(
+                    name, model, epoch, epoch_data(epoch), optimization, made
+                )
+                made.end_of_epoch(epoch, {**figures, **validate()})
     return made.finish()
 
 

@@ -63,7 +63,7 @@ class Pretended:
 def made(settings, folder, algorithm="tpe"):
     folder.mkdir(exist_ok=True)
     return Search(
-        *(settings, "policy", algorithm, 3, "micro_f1", False),
+        *(settings, "policy", algorithm, 3, "micro_f1", ["title", "image"], False),
         *(folder, folder, ("", ""), folder),
     )
 

@@ -35,8 +35,8 @@ def made(tmp_path, count, measure="micro_f1", extra=""):
     path.write_text(EXPERIMENT + SPACE + extra, encoding="utf-8")
     settings = experiment.load(path)
     what = Search(
-        *(settings, "policy", "tpe", 0, measure, False, tmp_path, tmp_path, ("", "")),
-        tmp_path,
+        *(settings, "policy", "tpe", 0, measure, ["title", "image"], False),
+        *(tmp_path, tmp_path, ("", ""), tmp_path),
     )
     _, space = spaces.of(settings, "policy")
     suggestions = Suggestions(space, "random", 0, 10)

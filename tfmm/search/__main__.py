@@ -76,9 +76,13 @@ def search(
         from tfmm.search.loop import Search
         from tfmm.search.trial import without_test
 
+        hearing = bounds.hearing(settings, target, tried)
+        for one in hearing:
+            stages.check_heard(place, one, target)
         products = stages.start(place, settings, catalog, images, sys.argv)
         spaces.check_labels(measure, len(products.label_names), str(hparams))
-        stages.fit_heard(place, settings, products, target)
+        for one in hearing:
+            stages.fit_heard(place, one, products, target)
         with (
             replacing(folder / "catalog.pickle") as partial,
             partial.open("wb") as file,
@@ -90,6 +94,7 @@ def search(
             algorithm=algorithm,
             seed=settings.seed if seed is None else seed,
             measure=measure,
+            heard=sorted({x for one in hearing for x in one.starts_from(target)}),
             cuts_validation=cuts_validation,
             run=place.path.absolute(),
             catalog=(folder / "catalog.pickle").absolute(),

@@ -8,7 +8,16 @@ from tfmm.errors import ExperimentError
 from tfmm.experiment import Experiment
 from tfmm.search import space as spaces
 from tfmm.search.space import nearest
-from tfmm.settings.search import Branches, Choice, Constant, Entries, Items, Node, Range
+from tfmm.settings.search import (
+    Branches,
+    Choice,
+    Constant,
+    Entries,
+    Items,
+    Node,
+    Range,
+    is_of_experiment,
+)
 from tfmm.settings.wiring import fitted_on
 
 # The others change what products there are, their labels or their splits.
@@ -44,6 +53,19 @@ def probes(settings: Experiment, target: str, source: str) -> list[Experiment]:
     return found
 
 
+def hearing(
+    settings: Experiment, target: str, tried: Sequence[Experiment]
+) -> list[Experiment]:
+    """Of the experiments that were tried, one for each set of models heard.
+
+    Where trials make anew all that the target hears, only the one as written.
+    """
+    space = spaces.of(settings, target)[1]
+    if any(map(is_of_experiment, spaces.keys_of(space))):
+        return [settings]
+    return list({tuple(x.starts_from(target)): x for x in tried}.values())
+
+
 def cuts_validation(
     settings: Experiment, target: str, tried: Sequence[Experiment], source: str
 ) -> bool:
@@ -71,7 +93,9 @@ def _refusal(name: str, target: str) -> str:
     if not rest:
         return ""
     if table in ("towers", "heads") and rest.startswith(f"{target}."):
-        return f"it is the model's own; expected {rest.partition('.')[2]!r}"
+        own, _, inside = rest.partition(".")[2].partition(".")
+        wanted = f"{own} = {{ {inside} = ... }}" if inside else repr(own)
+        return f"it is the model's own; expected {wanted}"
     if table in ("search", "export"):
         return f"nothing that a trial does depends on [{table}]"
     if table == "catalog" and rest not in CATALOG_KEYS:

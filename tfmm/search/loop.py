@@ -31,6 +31,7 @@ class Search:
         algorithm: `tpe` or `random`.
         seed: Of the suggestions.
         measure: What is made large.
+        heard: The models that trials hear, whichever their settings name.
         cuts_validation: Whether some trials are fitted on a part of `validation`, and
             so all are measured on the rest.
         run: The run.
@@ -45,6 +46,7 @@ class Search:
     algorithm: str
     seed: int
     measure: str
+    heard: list[str]
     cuts_validation: bool
     run: Path
     catalog: Path

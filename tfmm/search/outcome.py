@@ -82,9 +82,7 @@ def _about(what: Search, parallel: int) -> dict[str, object]:
         "table": searches[what.target],
         "experiment": fingerprint(written),
         "catalog": run.read_info()["catalog"]["fingerprint"],
-        "heard": [
-            results.weights_hash(run, x) for x in what.settings.starts_from(what.target)
-        ],
+        "heard": [results.weights_hash(run, x) for x in what.heard],
     }
 
 

@@ -225,8 +225,6 @@ def point_of(
     """
     point: dict[str, float] = {}
     for name, node in space.items():
-        if isinstance(node, Constant):
-            continue  # nothing is drawn
         if not isinstance(node, Branches):
             point |= _point(node, name, own.get(name, defaults.get(name)), name)
             continue

@@ -20,6 +20,7 @@ from tfmm.experiment import Experiment
 from tfmm.report.answers import Truth, look, measures
 from tfmm.run import Run
 from tfmm.stages.apart import Apart, fit_apart
+from tfmm.train import Enough
 
 # What training measures after every epoch; the others only the end tells.
 CURVES = ("top1", "micro_f1", "macro_f1", "loss")
@@ -74,9 +75,8 @@ class Outcome:
 
     Attributes:
         status: `done`, `stopped` (by the median of the others) or `failed`.
-        value: The measure, larger is better; of a stopped trial the best of its
-            curve; absent if failed.
-        measures: All measures of a trial that is done.
+        value: The measure of its best epoch, larger is better; absent if failed.
+        measures: All measures of that epoch.
         reason: Why it failed or was stopped.
         curve: By epoch, from 1, the figure that floors are of, larger is better.
         epochs, best_epoch: Of its training.
@@ -98,17 +98,15 @@ class Outcome:
         return asdict(self)
 
 
-class _Stopped(Exception):
-    """Raised by the watch of a training that is not worth its time."""
-
-
 def perform(task: Task) -> Outcome:
     """Does a trial; whatever fails is told in the outcome."""
     started = time.monotonic()
     curve: list[float] = []
+    stopped = ""
     sign = -1.0 if task.curve in SMALL_IS_GOOD else 1.0
 
     def watch(figures: Mapping[str, float]) -> None:
+        nonlocal stopped
         if not math.isfinite(figures["loss"]):
             raise RunError(f"the validation loss is {figures['loss']}")
         if not figures["epoch"]:
@@ -117,10 +115,11 @@ def perform(task: Task) -> Outcome:
         best = max(curve)
         floor = [None, *task.floors, *[None] * len(curve)][len(curve)]
         if floor is not None and best < floor:
-            raise _Stopped(
+            stopped = (
                 f"after epoch {len(curve)} the best {task.curve} was "
                 f"{sign * best:.4f}; the median of the others' was {sign * floor:.4f}"
             )
+            raise Enough
 
     def told(status: str, **about: Any) -> Outcome:
         seconds = round(time.monotonic() - started, 2)
@@ -137,14 +136,13 @@ def perform(task: Task) -> Outcome:
         if task.measure in SMALL_IS_GOOD:
             value = -value
         return told(
-            "done",
+            "stopped" if stopped else "done",
+            reason=stopped,
             value=value,
             measures=found,
             epochs=said.training.get("epochs"),
             best_epoch=said.training.get("best_epoch"),
         )
-    except _Stopped as stop:
-        return told("stopped", value=_comparable(task, curve), reason=str(stop))
     except Exception as error:  # whatever it is, the search goes on
         return told("failed", reason=_line(error))
     finally:
@@ -157,10 +155,6 @@ def _line(error: Exception) -> str:
     text = " ".join(str(error).split())
     kind = "" if isinstance(error, TfmmError) else f"{type(error).__name__}: "
     return f"{kind}{text}"[:400]
-
-
-def _comparable(task: Task, curve: Sequence[float]) -> float | None:
-    return max(curve) if task.curve == task.measure else None
 
 
 def _fit(task: Task, settings: Experiment, watch) -> Apart:

@@ -76,21 +76,34 @@ def keep(run: Run, name: str, mark: str, model: keras.Model, result: dict) -> No
     train.forget_checkpoint(places(run, name))
 
 
-def is_fitted(run: Run, name: str, mark: str) -> bool:
-    """Whether the run holds this model, whole, and made from the same things."""
+def made_from(run: Run, name: str) -> str:
+    """The fingerprint of a model in the run; empty of one that is not there whole."""
+    info = _info(run, name)
+    return info[0] if info else ""
+
+
+def _info(run: Run, name: str) -> tuple[str, str] | None:
+    """Fingerprint and file hash, empty of a damaged file; `None` where none is."""
     file = run.model_info_file(name)
     if not file.exists():
-        return False
+        return None
     try:
         info = read_json(file)
-        made_from, kept = info["fingerprint"], info["file"]
+        return info["fingerprint"], info["file"]
     except (RunError, KeyError, TypeError):
-        made_from, kept = "", ""
-    if made_from != mark:
+        return "", ""
+
+
+def is_fitted(run: Run, name: str, mark: str) -> bool:
+    """Whether the run holds this model, whole, and made from the same things."""
+    info = _info(run, name)
+    if info is None:
+        return False
+    if info[0] != mark:
         say(f"{name}: made from other settings or another catalog; fitting it again")
         return False
     model = run.model_file(name)
-    if not model.exists() or file_hash(model) != kept:
+    if not model.exists() or file_hash(model) != info[1]:
         say(f"{name}: {model} is lost or damaged; fitting it again")
         return False
     return True
