@@ -123,6 +123,19 @@ def test_what_cannot_be_searched_stops_before_any_work(
     assert not place.exists()
 
 
+def test_models_that_a_search_would_make_anew_are_not_lost(run, catalog_file):
+    path, file, _ = run
+    files = [path / "experiment.toml", *path.glob("models/*/model.*")]
+    kept = [x.read_bytes() for x in files]
+    flags = ("--trials", "3", "--resume", "--set", "towers.title.filters=5")
+    done = command(*words(file, catalog_file, path), *flags)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "title was made from other settings than it now has" in done.stderr
+    assert len(files) > 4
+    assert [x.read_bytes() for x in files] == kept
+
+
 def test_trials_are_measured_on_what_no_head_is_fitted_on(fitted, tmp_path):
     place = Run(fitted)
     settings = place.read_experiment()
@@ -153,7 +166,13 @@ def test_a_worker_tells_what_fails_and_outlives_it(run, tmp_path):
         outcome = worker.do(Task(**{**task.__dict__, "floors": [None, 1e9]}))
         assert outcome.status == "stopped"
         assert "after epoch 2 the best micro_f1 was" in outcome.reason
-        assert len(outcome.curve) == 2
+        assert len(outcome.curve) == outcome.epochs == 2
+        # Like those that are done: calibrated, and of the epoch that is kept.
+        assert outcome.value == outcome.measures["micro_f1"]
+        whole = {**task.data["heads"]["policy"], "max_epochs": 2}
+        heads = {**task.data["heads"], "policy": whole}
+        whole = Task(**{**task.__dict__, "data": {**task.data, "heads": heads}})
+        assert worker.do(whole).measures == outcome.measures
         assert worker.is_alive
         outcome = worker.do(Task(**{**task.__dict__, "seconds": 0.01}))
         assert outcome.reason == "took longer than trial_seconds = 0.01"

@@ -172,6 +172,12 @@ def test_a_journal_of_another_search_or_a_damaged_one_is_refused(tmp_path):
         Journal(path, {"seed": 1}, resume=False)
     with pytest.raises(RunError, match="its seed is 1, now it is 2"):
         Journal(path, {"seed": 2}, resume=True)
+    nested = tmp_path / "nested.jsonl"
+    Journal(nested, {"experiment": {"heads": {"a": {"l2": 0.0}}}}, resume=False)
+    with pytest.raises(
+        RunError, match=r"its experiment.heads.a.l2 is 0.0, now it is 1"
+    ):
+        Journal(nested, {"experiment": {"heads": {"a": {"l2": 1}}}}, resume=True)
     # A line that a kill cut short is done again.
     text = path.read_text()
     path.write_text(text[:-9])

@@ -109,6 +109,14 @@ def test_settings_outside_of_the_space_have_no_point():
             spaces.point_of(space, own | {key: value}, DEFAULTS)
 
 
+def test_a_constant_that_is_not_as_written_is_outside_of_the_space():
+    space = space_of({"batch_size": 16, "learning_rate": [0.1, 0.2]}, KEYS)
+    own = {"batch_size": 16, "learning_rate": 0.2}
+    assert spaces.point_of(space, own, {}) == {"learning_rate": 1}
+    with pytest.raises(ValueError, match="batch_size = 8 is outside of the space"):
+        spaces.point_of(space, own | {"batch_size": 8}, {})
+
+
 # ------------------------------------------------------------------- seeds
 
 
@@ -194,6 +202,7 @@ def test_settings_that_were_tried_are_drawn_again_only_if_there_are_no_others():
         ('"modalities.title.column" = [2]', "did you mean 'columns'"),
         ('"catalog.rotation" = [0.0, 0.5]', "other products, labels or splits"),
         ('"heads.policy.dropout" = [0.5]', "the model's own; expected 'dropout'"),
+        ('"heads.policy.a.b" = [0.5]', "expected a = { b = ... }"),
         ('"search.policy.data_rate" = [0.5]', "depends on [search]"),
         ('a = [{}, { "heads.product.towers" = ["x"] }]', "towers at its default"),
         ('"seed.x" = [2]', "'seed' is no table"),
@@ -236,6 +245,18 @@ place = [{ "calibration.method" = ["temperature", "platt"] }, { dropout = 0.2 }]
     # the other one would set is at its default.
     point, reason = spaces.first_point(settings, "policy")
     assert (reason, point) == ("", {"seed": 0, "catalog.folds": 0, "place": 1})
+
+
+def test_all_models_that_a_trial_may_hear_are_known(tmp_path):
+    text = 'towers = [["title", "image"], ["title", "product"]]\ndropout = [0.1, 0.2]'
+    settings = loaded(tmp_path, text)
+    tried = bounds.probes(settings, "policy", "e.toml")
+    found = [x.starts_from("policy") for x in bounds.hearing(settings, "policy", tried)]
+    assert found == [["title", "image"], ["title", "product"]]
+    # Trials make all of it anew.
+    whole = loaded(tmp_path, f"{text}\nseed = [0, 1]")
+    tried = bounds.probes(whole, "policy", "e.toml")
+    assert bounds.hearing(whole, "policy", tried) == [whole]
 
 
 def test_a_table_as_a_default_has_a_point(tmp_path):

@@ -10,7 +10,7 @@ from tfmm.errors import RunError
 from tfmm.losses import WeightedSoftmaxCrossEntropy
 from tfmm.schedule import Schedule, rate_factor
 from tfmm.settings import Optimization, PolicyNetwork, ResNet50
-from tfmm.train import Places
+from tfmm.train import Enough, Places
 
 INPUTS = np.random.default_rng(0).normal(size=(64, 6)).astype(np.float32)
 TARGETS = (INPUTS @ np.random.default_rng(1).normal(size=(6, 3))).argmax(axis=1)
@@ -23,14 +23,15 @@ def settings(stages=None, **own):
     return PolicyNetwork(model="policy_network", towers=["a", "b"], **own)
 
 
-def places(folder):
-    return Places(folder / "log.csv", folder / "tensorboard", folder / "training")
+def places(folder, told=lambda figures: None):
+    parts = ("log.csv", "tensorboard", "training")
+    return Places(*(folder / part for part in parts), told)
 
 
-def run(folder, killed_after=None, watch=None, **own):
+def run(folder, killed_after=None, watch=None, told=lambda figures: None, **own):
     """Trains a small network with dropout; returns its result and its weights.
 
-    `watch(model)` is called after each epoch.
+    `watch(model)` is called after each epoch, and `told` with its figures.
     """
     train.deterministic(5)
     inputs = keras.Input((6,), name="x")
@@ -70,7 +71,7 @@ def run(folder, killed_after=None, watch=None, **own):
         5,
         epoch_data,
         validate,
-        places(folder),
+        places(folder, told),
     )
     return result, model.get_weights()
 
@@ -175,6 +176,18 @@ def test_the_best_epoch_is_kept_and_logged(tmp_path):
     assert result["best"]["top1"] == max(figures)
     assert result["best_epoch"] == int(np.argmax(figures))
     assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_a_watch_that_has_enough_leaves_the_best_epoch_so_far(tmp_path):
+    def told(figures):
+        if figures["epoch"] == 4:
+            raise Enough
+
+    ended, weights = run(tmp_path / "ended", told=told)
+    whole, expected = run(tmp_path / "whole", max_epochs=4)
+    assert (ended["epochs"], ended["best"]) == (4, whole["best"])
+    for one, other in zip(weights, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path):

@@ -86,10 +86,11 @@ class Journal:
         differing = [key for key in about if head.get(key) != about[key]]
         if differing:
             key = differing[0]
+            where, was, now = _difference(key, head.get(key), about[key])
             raise RunError(
-                f"{self._path}: of another search: its {key} is "
-                f"{json.dumps(head.get(key))}, now it is {json.dumps(about[key])}; "
-                "search in another run, or remove that folder"
+                f"{self._path}: of another search: its {where} is {json.dumps(was)}, "
+                f"now it is {json.dumps(now)}; search in another run, or remove that "
+                "folder"
             )
         self.records = {x.number: x for x in found}
 
@@ -103,6 +104,16 @@ class Journal:
 
     def trials(self, numbers: Iterable[int]) -> list[Record]:
         return [self.records[number] for number in numbers]
+
+
+def _difference(where: str, was: Any, now: Any) -> tuple[str, Any, Any]:
+    """The first key in which two tables differ, with what it was and is."""
+    while isinstance(was, dict) and isinstance(now, dict):
+        keys = [x for x in [*now, *was] if was.get(x) != now.get(x)]
+        if not keys:
+            break  # one has a key, of nothing, that the other lacks
+        where, was, now = f"{where}.{keys[0]}", was.get(keys[0]), now.get(keys[0])
+    return where, was, now
 
 
 def _line(content: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import tomli_w
 from tfmm import __version__, results
 from tfmm.errors import RunError
 from tfmm.progress import progress, say
-from tfmm.run import Run, fingerprint, replacing
+from tfmm.run import Run, replacing
 from tfmm.search import loop, page, stopping
 from tfmm.search import space as spaces
 from tfmm.search.journal import Journal, Record
@@ -70,9 +70,9 @@ def search(
 def _about(what: Search, parallel: int) -> dict[str, object]:
     """What must be the same for a search to go on."""
     run = Run(what.run)
-    written = spaces.written(what.settings)
-    written.pop("export", None)
-    searches = written.pop("search")
+    whole = what.settings.model_dump(mode="json")
+    whole.pop("export")
+    searches = whole.pop("search")
     return {
         "target": what.target,
         "algorithm": what.algorithm,
@@ -80,7 +80,7 @@ def _about(what: Search, parallel: int) -> dict[str, object]:
         "parallel": parallel,
         "measure": what.measure,
         "table": searches[what.target],
-        "experiment": fingerprint(written),
+        "experiment": whole,
         "catalog": run.read_info()["catalog"]["fingerprint"],
         "heard": [results.weights_hash(run, x) for x in what.heard],
     }
