@@ -8,16 +8,7 @@ from tfmm.errors import ExperimentError
 from tfmm.experiment import Experiment
 from tfmm.search import space as spaces
 from tfmm.search.space import nearest
-from tfmm.settings.search import (
-    Branches,
-    Choice,
-    Constant,
-    Entries,
-    Items,
-    Node,
-    Range,
-    is_of_experiment,
-)
+from tfmm.settings.search import Branches, Choice, Constant, Entries, Items, Node, Range
 from tfmm.settings.wiring import fitted_on
 
 # The others change what products there are, their labels or their splits.
@@ -60,8 +51,7 @@ def hearing(
 
     Where trials make anew all that the target hears, only the one as written.
     """
-    space = spaces.of(settings, target)[1]
-    if any(map(is_of_experiment, spaces.keys_of(space))):
+    if spaces.is_whole(settings, target):
         return [settings]
     return list({tuple(x.starts_from(target)): x for x in tried}.values())
 

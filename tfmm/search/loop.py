@@ -16,7 +16,6 @@ from tfmm.search.pool import Pool
 from tfmm.search.space import Point
 from tfmm.search.suggest import Suggestions
 from tfmm.search.trial import CURVES, SMALL_IS_GOOD, Outcome, Task
-from tfmm.settings.search import is_of_experiment
 
 REFIT = -1
 
@@ -56,8 +55,7 @@ class Search:
     @property
     def is_whole(self) -> bool:
         """Whether trials make anew all that the model hears."""
-        space = spaces.of(self.settings, self.target)[1]
-        return any(map(is_of_experiment, spaces.keys_of(space)))
+        return spaces.is_whole(self.settings, self.target)
 
     def task(
         self,

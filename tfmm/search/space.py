@@ -118,6 +118,11 @@ def keys_of(space: Space) -> list[str]:
     ]
 
 
+def is_whole(settings: Experiment, target: str) -> bool:
+    """Whether trials make anew all that the model hears: other keys are drawn too."""
+    return any(map(is_of_experiment, keys_of(of(settings, target)[1])))
+
+
 def first_point(settings: Experiment, target: str) -> tuple[Point | None, str]:
     """The point of the experiment as written, or none and why."""
     _, space = of(settings, target)
